@@ -1,0 +1,19 @@
+import { defineConfig, type ViteUserConfig } from "vitest/config";
+
+const config: ViteUserConfig = defineConfig({
+  test: {
+    include: ["test/**/*.test.ts"],
+    exclude: ["test/nightly/**", "node_modules/**"],
+    pool: "forks",
+    maxWorkers: 2,
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+    globalSetup: ["test/support/global-setup.ts"],
+    coverage: {
+      provider: "v8",
+      include: ["wire/**", "attest/**", "tokens/**", "tls/**", "service/**", "swtpm/**"],
+    },
+  },
+});
+
+export default config;
