@@ -1,0 +1,151 @@
+/**
+ * Sets the machine up and runs one of the project's commands: the first code that `npm start` and
+ * `npm test` meet. Plain JavaScript for Node 20, because nothing is installed yet when it starts.
+ * Idempotent: a step whose result is there already costs a few milliseconds.
+ */
+import { spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { constants } from "node:os";
+import { join } from "node:path";
+
+const root = join(import.meta.dirname, "..");
+const oldestNodeMajor = 24;
+
+/** What the commands need of Debian, and why. */
+const debianPackages = {
+  libatomic1: "the Node runtime that the lock file brings",
+  openssl: "the development certificates and the tests",
+  "libtss2-esys-3.0.2-0": "the device side of the attestation",
+  "libtss2-mu0": "the device side of the attestation",
+  "libtss2-rc0": "the device side of the attestation",
+  "libtss2-tctildr0": "the device side of the attestation",
+  "libtss2-tcti-swtpm0": "reaching the software TPM",
+  "libtss2-tcti-device0": "reaching a hardware TPM",
+  swtpm: "the software TPM of the demo and the tests",
+};
+const testPackages = {
+  "swtpm-tools": "EK certificates made by another issuer than ours",
+  "tpm2-tools": "an independent device",
+  curl: "an independent HTTP client",
+};
+
+/** Each command: the arguments of the Node process that does it. */
+const vitest = "node_modules/vitest/vitest.mjs";
+const commands = {
+  setup: null,
+  start: ["service/cli/main.ts", "serve", "--dev"],
+  stile: ["service/cli/main.ts"],
+  demo: ["service/cli/main.ts", "demo"],
+  swtpm: ["swtpm/main.ts"],
+  bench: ["bench/main.ts"],
+  test: [vitest, "run"],
+  "test:unit": [vitest, "run", "test/wire", "test/attest", "test/tokens"],
+  "test:nightly": [vitest, "run", "--config", "vitest.nightly.config.ts"],
+  check: ["scripts/check.mjs"],
+};
+
+class SetupError extends Error {}
+
+function main() {
+  const [name = "", ...rest] = process.argv.slice(2);
+  const command = commands[name];
+  if (command === undefined) {
+    throw new SetupError(`unknown command "${name}": expected ${Object.keys(commands).join(", ")}`);
+  }
+  if (process.env.STILE_SKIP_SETUP !== "1") {
+    const isTest = /test|check|setup/.test(name);
+    installDebianPackages(isTest ? { ...debianPackages, ...testPackages } : debianPackages);
+    installNodePackages();
+  }
+  if (command === null) return;
+  const node = nodePath();
+  const path = `${join(root, "node_modules", ".bin")}:${process.env.PATH ?? ""}`;
+  const env = { ...process.env, PATH: path, TSS2_LOG: process.env.TSS2_LOG ?? "all+NONE" };
+  const child = spawn(node, [...command, ...rest], { stdio: "inherit", cwd: root, env });
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
+    process.on(signal, () => child.kill(signal));
+  }
+  child.on("exit", (code, signal) => {
+    process.exitCode = code ?? 128 + (constants.signals[signal] ?? 0);
+  });
+}
+
+function installDebianPackages(packages) {
+  if (spawnSync("dpkg-query", ["--version"]).error) {
+    console.error(
+      "This is not Debian: make sure that tpm2-tss 3.2 or newer and swtpm are installed.",
+    );
+    return;
+  }
+  const missing = Object.keys(packages).filter((name) => !isInstalled(name));
+  if (missing.length === 0) return;
+  console.error("Installing Debian packages:");
+  for (const name of missing) console.error(`  ${name.padEnd(24)} for ${packages[name]}`);
+  const asRoot = process.getuid?.() === 0 ? [] : ["sudo"];
+  if (asRoot.length > 0 && spawnSync("sudo", ["--version"]).error) {
+    throw new SetupError(
+      `run this as root, as sudo is not here: apt-get install ${missing.join(" ")}`,
+    );
+  }
+  const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
+  const apt = (...args) => {
+    const [file, ...words] = [...asRoot, "apt-get", "-q", ...args];
+    return spawnSync(file, words, { stdio: ["inherit", "ignore", "inherit"], env }).status === 0;
+  };
+  const install = ["install", "-y", "--no-install-recommends", ...missing];
+  if (apt(...install) || (apt("update") && apt(...install))) return;
+  throw new SetupError(`apt-get could not install ${missing.join(" ")}; its message is above`);
+}
+
+function isInstalled(name) {
+  const query = spawnSync("dpkg-query", ["-W", "-f=${db:Status-Status}", name], {
+    encoding: "utf8",
+  });
+  return query.stdout === "installed";
+}
+
+function installNodePackages() {
+  const lock = createHash("sha256")
+    .update(readFileSync(join(root, "package-lock.json")))
+    .digest("hex");
+  const stamp = join(root, "node_modules", ".stile-lock");
+  if (existsSync(stamp) && readFileSync(stamp, "utf8") === lock) return;
+  console.error("Installing npm packages from the lock file (about half a minute) ...");
+  const npm = process.env.npm_execpath;
+  const args = ["ci", "--no-audit", "--no-fund", "--loglevel=error"];
+  const run =
+    npm === undefined
+      ? spawnSync("npm", args, { cwd: root, stdio: ["ignore", "ignore", "inherit"] })
+      : spawnSync(process.execPath, [npm, ...args], {
+          cwd: root,
+          stdio: ["ignore", "ignore", "inherit"],
+        });
+  if (run.status !== 0) {
+    throw new SetupError("npm could not install the packages of package-lock.json; see above");
+  }
+  writeFileSync(stamp, lock);
+}
+
+/** The Node that runs the project: the machine's own where it is new enough, else the locked one. */
+function nodePath() {
+  if (Number.parseInt(process.versions.node, 10) >= oldestNodeMajor) return process.execPath;
+  const locked = join(root, "node_modules", `node-linux-${process.arch}`, "bin", "node");
+  if (!existsSync(locked)) {
+    const have = process.versions.node;
+    throw new SetupError(
+      `Node ${oldestNodeMajor} or newer is needed, this is ${have}, and no Node is packaged for ${process.platform}-${process.arch}`,
+    );
+  }
+  const probe = spawnSync(locked, ["--version"], { encoding: "utf8" });
+  if (probe.status !== 0) throw new SetupError(`the locked Node does not start: ${probe.stderr}`);
+  return locked;
+}
+
+try {
+  main();
+} catch (error) {
+  if (!(error instanceof SetupError)) throw error;
+  console.error(`stile: ${error.message}`);
+  process.exitCode = 1;
+}
