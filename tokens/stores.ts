@@ -1,0 +1,77 @@
+/**
+ * The two seams between the token layer and the machine it runs on: where spent tokens are remembered
+ * and where blind signatures are made. Implementations live in `service/`.
+ *
+ * RFC 9577 §2.2 and §2.1.1.2 (redemption state), RFC 9578 §6.2 (issuance). Nothing here checks a
+ * token: a redeemer calls `spend` only after the authenticator has verified.
+ */
+
+/** One verified token, to be spent. Byte strings are not kept by reference after the call. */
+export interface SpendRequest {
+  /** 32 bytes: the key that signed the token, and so the epoch the entry belongs to. */
+  readonly tokenKeyId: Uint8Array;
+  /** 32 bytes, chosen by the client: uniform only if the client is honest. */
+  readonly nonce: Uint8Array;
+  /**
+   * 32 bytes that name the caller's own retry: already hashed together with the key id and the nonce,
+   * so that what is stored links no two tokens. Absent: a second spend is never a repeat.
+   */
+  readonly binding?: Uint8Array;
+  /** Instant of this redemption, Unix milliseconds; stored by the spend that is fresh. */
+  readonly atMs: number;
+}
+
+export type SpendOutcome =
+  | { readonly outcome: "fresh" }
+  /** Spent before with the same binding; `firstAtMs` is the `atMs` of the fresh spend. */
+  | { readonly outcome: "repeat"; readonly firstAtMs: number }
+  /** Spent before with another binding or with none. */
+  | { readonly outcome: "spent" };
+
+/**
+ * Remembers which tokens were redeemed. The key of an entry is (`tokenKeyId`, `nonce`): never the raw
+ * token bytes, which have more than one spelling.
+ *
+ * Contract:
+ * - **Atomic**: `spend` is one insert-if-absent. Of any number of calls for one (key id, nonce),
+ *   concurrent or not, in one process or in several, at most one is answered "fresh".
+ * - **Durable**: "fresh" is answered only after the entry is on stable storage (or acknowledged by a
+ *   quorum that survives the loss of a member). Two "fresh" answers for one (key id, nonce) are
+ *   impossible across crashes, restarts and processes, for as long as the epoch has not been dropped.
+ * - **Crash before the answer**: the entry may exist or not. The token may then be lost to its owner,
+ *   never doubled; a retry with the same binding heals it as a "repeat".
+ * - **Repeat**: answered only where the stored entry holds a binding and it equals the given one, by a
+ *   constant-time comparison. The first entry is never changed: neither its binding nor its `atMs`.
+ * - **TTL**: entries die with `dropEpoch`, and in no other way. An epoch may be dropped only once its
+ *   key is destroyed, that is, once no redeemer accepts a token of it.
+ * - **Failure**: rejects with `TOKEN_STORE_UNAVAILABLE`. Nothing may then be assumed about the entry,
+ *   and the token is refused.
+ */
+export interface SpentStore {
+  /** @throws `TOKEN_STORE_UNAVAILABLE` */
+  spend(request: SpendRequest): Promise<SpendOutcome>;
+  /**
+   * Forgets every entry of a destroyed key. Idempotent; an unknown key id is no error. A crash half
+   * way leaves the epoch partly there, and the next call finishes it.
+   * @throws `TOKEN_STORE_UNAVAILABLE`
+   */
+  dropEpoch(tokenKeyId: Uint8Array): Promise<void>;
+  /** Waits for running calls, then lets go of files and connections. Later calls reject. */
+  close(): Promise<void>;
+}
+
+/**
+ * Makes blind signatures: the only thing that touches a private key. Implemented by a worker pool in
+ * `service/`, so that the event loop never runs the RSA operation.
+ *
+ * Contract: checks the result against the public key before it leaves (RFC 9474 §4.3, step "m ==
+ * RSAVP1"), since a faulty CRT signature gives the key away. Knows nothing of who asks.
+ */
+export interface BlindSigner {
+  /**
+   * The blind signature (type 0x0002: 256 bytes) over `blindedMessage`, which is hostile.
+   * @throws `TOKEN_ISSUER_BUSY` when the queue is full, `TOKEN_KEY_UNKNOWN` when this signer does not
+   * hold the key, `TOKEN_REQUEST_INVALID` when the message is no valid input of the operation
+   */
+  blindSign(tokenKeyId: Uint8Array, blindedMessage: Uint8Array): Promise<Uint8Array>;
+}
