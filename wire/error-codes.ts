@@ -33,8 +33,10 @@ export const ERROR_CODES = {
     "an attestation result is malformed, forged, expired or for another audience",
   ATTEST_PROOF_INVALID: "a DPoP proof is malformed, stale, replayed or made with another key",
   ATTEST_ALLOWANCE_EXCEEDED: "the device has used up its tokens for this window",
+  ATTEST_ALLOWANCE_UNAVAILABLE: "the allowance store cannot answer, so no token is issued",
   ATTEST_TSS_MISSING: "the tpm2-tss libraries cannot be loaded",
   ATTEST_TSS_FAILED: "the TPM or the TSS answered with an error response code",
+  ATTEST_TSS_BUSY: "too many calls wait for the TPM",
   ATTEST_AGENT_REFUSED: "the attester refused this device",
 
   TOKEN_TYPE_UNSUPPORTED: "the token type is not one that is served here",
@@ -42,6 +44,9 @@ export const ERROR_CODES = {
   TOKEN_REQUEST_INVALID: "the token request cannot be issued",
   TOKEN_BATCH_TOO_LARGE: "the batch holds more requests than the limit",
   TOKEN_ISSUER_BUSY: "the signing queue is full",
+  TOKEN_SIGNATURE_FAULT: "a blind signature failed its own check and was withheld",
+  TOKEN_KEY_RING_INVALID:
+    "a set of issuer keys is too large, has colliding truncated ids or an impossible life",
   TOKEN_CHALLENGE_INVALID: "the challenge is malformed",
   TOKEN_CHALLENGE_MISMATCH: "the token was issued for a challenge that this origin does not accept",
   TOKEN_AUTHENTICATOR_INVALID: "the authenticator of the token does not verify",
@@ -50,6 +55,7 @@ export const ERROR_CODES = {
   TOKEN_KEY_STORE_INVALID: "a stored key cannot be opened",
   TOKEN_WALLET_EMPTY: "the wallet holds no token for this challenge",
   TOKEN_WALLET_LOCKED: "another process holds the wallet",
+  TOKEN_WALLET_DAMAGED: "the wallet file is damaged, or a write to it failed",
   TOKEN_ISSUANCE_REFUSED: "the issuer refused the token request",
 
   TLS_HEAD_REJECTED: "the request head is ambiguous or breaks a rule of HTTP",

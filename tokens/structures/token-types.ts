@@ -1,0 +1,41 @@
+/**
+ * The Privacy Pass token types whose structures this code can frame, with their sizes.
+ *
+ * IANA "Privacy Pass Token Type" registry, RFC 9578 §8.2.1; type 0x0005 from
+ * draft-ietf-privacypass-batched-tokens. That a type is in this table means that its bytes can be
+ * told apart in a batch, not that it is issued or accepted here: the key ring decides that.
+ */
+
+/** VOPRF (P-384, SHA-384), RFC 9578 §5. */
+export const TOKEN_TYPE_VOPRF_P384 = 0x0001;
+/** Blind RSA (2048-bit), RFC 9578 §6. */
+export const TOKEN_TYPE_BLIND_RSA = 0x0002;
+/** VOPRF (ristretto255, SHA-512), draft-ietf-privacypass-batched-tokens. */
+export const TOKEN_TYPE_VOPRF_RISTRETTO255 = 0x0005;
+
+/** Sizes in bytes, by the specification's names where it has one. */
+export interface TokenTypeEntry {
+  readonly tokenType: number;
+  /** Length of the authenticator. */
+  readonly Nk: number;
+  /** Length of `blinded_msg` in a TokenRequest. */
+  readonly blindedLength: number;
+  /** Length of a TokenResponse. */
+  readonly responseLength: number;
+}
+
+/** Nid of every registered type: a token_key_id is a SHA-256 digest. */
+export const TOKEN_KEY_ID_BYTES = 32;
+export const NONCE_BYTES = 32;
+export const CHALLENGE_DIGEST_BYTES = 32;
+
+const ENTRIES: readonly TokenTypeEntry[] = [
+  { tokenType: TOKEN_TYPE_VOPRF_P384, Nk: 48, blindedLength: 49, responseLength: 145 },
+  { tokenType: TOKEN_TYPE_BLIND_RSA, Nk: 256, blindedLength: 256, responseLength: 256 },
+  { tokenType: TOKEN_TYPE_VOPRF_RISTRETTO255, Nk: 64, blindedLength: 32, responseLength: 96 },
+];
+
+/** The sizes of a token type, or `undefined` for a type that cannot be framed. */
+export function tokenTypeEntry(tokenType: number): TokenTypeEntry | undefined {
+  return ENTRIES.find((entry) => entry.tokenType === tokenType);
+}
