@@ -60,3 +60,53 @@ export {
   parseToken,
   type Token,
 } from "./structures/token.ts";
+export {
+  type Challenger,
+  type ChallengerOptions,
+  type ChallengeScope,
+  createChallenger,
+} from "./challenge/challenger.ts";
+export {
+  formatAuthorization,
+  formatWwwAuthenticate,
+  parseAuthorization,
+  parseWwwAuthenticate,
+  type PrivateTokenChallenge,
+  type ReceivedChallenge,
+} from "./challenge/private-token.ts";
+export {
+  countTokenRequests,
+  createIssuer,
+  type IssuanceResult,
+  type Issuer,
+  type IssuerOptions,
+} from "./issuer/issuer.ts";
+export { type DirectoryOptions, encodeDirectory, type EncodedDirectory } from "./keys/directory.ts";
+export {
+  type IssuerKeyRecord,
+  type IssuerKeyState,
+  keyStateAt,
+  revokeKey,
+  tokenKeyIdOf,
+  truncatedTokenKeyId,
+} from "./keys/issuer-key-record.ts";
+export {
+  createKeyRing,
+  type KeyRing,
+  type KeyRingOptions,
+  MAX_LIVE_KEYS,
+} from "./keys/key-ring.ts";
+export {
+  checkKeySchedule,
+  type KeySchedule,
+  type PlannedKey,
+  planRotation,
+  type RotationPlan,
+} from "./keys/key-schedule.ts";
+export {
+  createRedeemer,
+  type RedeemedToken,
+  type Redeemer,
+  type RedeemerOptions,
+  type RedemptionRequest,
+} from "./redemption/redeemer.ts";

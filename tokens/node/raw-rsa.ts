@@ -5,14 +5,13 @@
  */
 import { constants, type KeyObject, privateDecrypt, publicEncrypt } from "node:crypto";
 import { constantTimeEqual, StileError } from "../../wire/index.ts";
-import { RSA_MODULUS_BYTES } from "../structures/token-key.ts";
 
 const padding = constants.RSA_NO_PADDING;
 
 /**
- * @param privateKey an RSA-2048 `rsaEncryption` key
- * @param blindedMessage hostile; 256 bytes
- * @returns 256 bytes, checked against the public key
+ * @param privateKey an `rsaEncryption` key; for type 0x0002 of 2048 bits
+ * @param blindedMessage hostile; as long as the modulus, for type 0x0002 256 bytes
+ * @returns as many bytes, checked against the public key
  * @throws `TOKEN_REQUEST_INVALID` for another length, zero, or a number not below the modulus
  * @throws `TOKEN_SIGNATURE_FAULT` when the check fails: the result is withheld
  */
@@ -21,7 +20,7 @@ export function rawRsaSign(
   blindedMessage: Uint8Array,
 ): Uint8Array<ArrayBuffer> {
   // OpenSSL also takes shorter input, so 255 bytes would be a second spelling of one number.
-  if (blindedMessage.length !== RSA_MODULUS_BYTES) throw invalid("expected 256 bytes");
+  if (blindedMessage.length !== modulusBytes(privateKey)) throw invalid("expected modulus length");
   if (blindedMessage.every((byte) => byte === 0)) throw invalid("expected a unit of the ring");
   // 1. m = bytes_to_int(blinded_msg)   2. s = RSASP1(sk, m)
   const signature = rsasp1(privateKey, blindedMessage);
@@ -32,6 +31,14 @@ export function rawRsaSign(
     throw new StileError("TOKEN_SIGNATURE_FAULT", "the blind signature fails its check");
   }
   return signature;
+}
+
+function modulusBytes(key: KeyObject): number {
+  const bits = key.asymmetricKeyDetails?.modulusLength;
+  if (key.asymmetricKeyType !== "rsa" || bits === undefined) {
+    throw new TypeError("expected an rsaEncryption key");
+  }
+  return Math.ceil(bits / 8);
 }
 
 function rsasp1(privateKey: KeyObject, message: Uint8Array): Uint8Array<ArrayBuffer> {

@@ -1,0 +1,189 @@
+/**
+ * Issuance, RFC 9578 §5.2, §6.2 and the generic batch of draft-ietf-privacypass-batched-tokens: from
+ * the body of a request to the body of a response. It knows nothing of who asks and charges no one;
+ * {@link countTokenRequests} tells the attester what to charge before the issuer is asked.
+ */
+import { isStileError, StileError } from "../../wire/index.ts";
+import type { IssuerKeyRecord } from "../keys/issuer-key-record.ts";
+import type { KeyRing } from "../keys/key-ring.ts";
+import type { BlindSigner } from "../stores.ts";
+import {
+  type BatchLimits,
+  encodeGenericBatchTokenResponse,
+  parseGenericBatchTokenRequest,
+} from "../structures/generic-batch.ts";
+import {
+  type IssuanceMediaType,
+  MEDIA_TYPE_GENERIC_BATCH_REQUEST,
+  MEDIA_TYPE_GENERIC_BATCH_RESPONSE,
+  MEDIA_TYPE_TOKEN_REQUEST,
+  MEDIA_TYPE_TOKEN_RESPONSE,
+} from "../structures/media-types.ts";
+import {
+  encodeTokenResponse,
+  parseTokenRequest,
+  type TokenRequest,
+  type TokenResponse,
+} from "../structures/token-request.ts";
+
+export interface IssuerOptions {
+  readonly keyRing: KeyRing;
+  readonly signer: BlindSigner;
+  readonly limits: BatchLimits;
+  /** Most signatures of one batch that are asked for at a time, so that one batch cannot fill the queue. */
+  readonly batchConcurrency: number;
+}
+
+export interface IssuanceResult {
+  /** 206 when a batch was issued in part. */
+  readonly status: 200 | 206;
+  readonly mediaType: typeof MEDIA_TYPE_TOKEN_RESPONSE | typeof MEDIA_TYPE_GENERIC_BATCH_RESPONSE;
+  readonly body: Uint8Array;
+  /** How many tokens were issued, 1 or more. */
+  readonly issued: number;
+}
+
+export interface Issuer {
+  /**
+   * @param body hostile
+   * @throws `TOKEN_REQUEST_INVALID`, `TOKEN_TYPE_UNSUPPORTED`, `TOKEN_KEY_UNKNOWN`,
+   * `TOKEN_BATCH_TOO_LARGE`: all of them 422 in HTTP
+   * @throws `TOKEN_ISSUER_BUSY`, `TOKEN_SIGNATURE_FAULT` of the signer; nothing is then issued
+   */
+  issue(mediaType: IssuanceMediaType, body: Uint8Array): Promise<IssuanceResult>;
+}
+
+export function createIssuer(options: IssuerOptions): Issuer {
+  const { keyRing, signer, limits, batchConcurrency } = options;
+  if (!Number.isInteger(batchConcurrency) || batchConcurrency < 1) {
+    throw new RangeError("batchConcurrency: expected 1 or more");
+  }
+
+  async function issueOne(request: TokenRequest): Promise<TokenResponse> {
+    const key = issuanceKeyFor(keyRing, request);
+    const response = await signer.blindSign(key.tokenKeyId, request.blindedMessage);
+    return { tokenType: request.tokenType, response };
+  }
+
+  /** As {@link issueOne}; `undefined` for a request that can not be issued. */
+  async function issueOptional(request: TokenRequest): Promise<TokenResponse | undefined> {
+    try {
+      return await issueOne(request);
+    } catch (error) {
+      if (isRefusal(error)) return undefined;
+      throw error;
+    }
+  }
+
+  async function issueSingle(body: Uint8Array): Promise<IssuanceResult> {
+    const request = refusingMalformed(() => parseTokenRequest(body));
+    const response = encodeTokenResponse(await issueOne(request));
+    return { status: 200, mediaType: MEDIA_TYPE_TOKEN_RESPONSE, body: response, issued: 1 };
+  }
+
+  async function issueBatch(body: Uint8Array): Promise<IssuanceResult> {
+    const requests = refusingMalformed(() => parseGenericBatchTokenRequest(body, limits));
+    const responses = await inParallel(requests, batchConcurrency, issueOptional);
+    const issued = responses.filter((response) => response !== undefined).length;
+    if (issued === 0) {
+      throw new StileError("TOKEN_REQUEST_INVALID", "no request of the batch can be issued");
+    }
+    return {
+      status: issued === requests.length ? 200 : 206,
+      mediaType: MEDIA_TYPE_GENERIC_BATCH_RESPONSE,
+      body: encodeGenericBatchTokenResponse(responses),
+      issued,
+    };
+  }
+
+  return {
+    async issue(mediaType, body) {
+      switch (mediaType) {
+        case MEDIA_TYPE_TOKEN_REQUEST:
+          return issueSingle(body);
+        case MEDIA_TYPE_GENERIC_BATCH_REQUEST:
+          return issueBatch(body);
+      }
+      return unknownMediaType(mediaType);
+    },
+  };
+}
+
+/**
+ * How many tokens a body asks for, by the same strict parse as issuance.
+ * @param body hostile
+ * @throws `TOKEN_REQUEST_INVALID`, `TOKEN_TYPE_UNSUPPORTED`, `TOKEN_BATCH_TOO_LARGE`
+ */
+export function countTokenRequests(
+  mediaType: IssuanceMediaType,
+  body: Uint8Array,
+  limits: BatchLimits,
+): number {
+  switch (mediaType) {
+    case MEDIA_TYPE_TOKEN_REQUEST:
+      refusingMalformed(() => parseTokenRequest(body));
+      return 1;
+    case MEDIA_TYPE_GENERIC_BATCH_REQUEST:
+      return refusingMalformed(() => parseGenericBatchTokenRequest(body, limits)).length;
+  }
+  return unknownMediaType(mediaType);
+}
+
+/** RFC 9578 §6.2: token_type is supported; truncated_token_key_id is that of a key that may sign. */
+function issuanceKeyFor(keyRing: KeyRing, request: TokenRequest): IssuerKeyRecord {
+  if (!keyRing.servesType(request.tokenType)) {
+    throw new StileError("TOKEN_TYPE_UNSUPPORTED", "token_type: expected a type of this issuer");
+  }
+  const key = keyRing.issuanceKey(request.tokenType, request.truncatedTokenKeyId);
+  if (key === undefined) {
+    throw new StileError("TOKEN_KEY_UNKNOWN", "truncated_token_key_id: expected an active key");
+  }
+  return key;
+}
+
+/** What one request of a batch may fail with, by its own fault. */
+function isRefusal(error: unknown): boolean {
+  return (
+    isStileError(error, "TOKEN_REQUEST_INVALID") ||
+    isStileError(error, "TOKEN_TYPE_UNSUPPORTED") ||
+    isStileError(error, "TOKEN_KEY_UNKNOWN")
+  );
+}
+
+/** RFC 9578 knows one answer to a malformed request, and so do we. */
+function refusingMalformed<T>(parse: () => T): T {
+  try {
+    return parse();
+  } catch (cause) {
+    if (!isStileError(cause) || !cause.code.startsWith("WIRE_")) throw cause;
+    throw new StileError("TOKEN_REQUEST_INVALID", cause.message, { cause });
+  }
+}
+
+/** Maps in order with at most `concurrency` calls at a time; the first failure stops the rest. */
+async function inParallel<T, R>(
+  items: readonly T[],
+  concurrency: number,
+  work: (item: T) => Promise<R>,
+): Promise<R[]> {
+  const results: R[] = [];
+  const queue = items.entries();
+  let failed = false;
+  const lane = async (): Promise<void> => {
+    for (const [index, item] of queue) {
+      if (failed) return;
+      try {
+        results[index] = await work(item);
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(concurrency, items.length) }, lane));
+  return results;
+}
+
+function unknownMediaType(mediaType: never): never {
+  throw new TypeError(`expected a media type of issuance, got ${String(mediaType)}`);
+}
