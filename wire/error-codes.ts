@@ -39,6 +39,8 @@ export const ERROR_CODES = {
   ATTEST_TSS_BUSY: "too many calls wait for the TPM",
   ATTEST_AGENT_REFUSED: "the attester refused this device",
 
+  SWTPM_FAILED: "the software TPM cannot be started or does not answer",
+
   TOKEN_TYPE_UNSUPPORTED: "the token type is not one that is served here",
   TOKEN_KEY_UNKNOWN: "no key with this identifier is in a usable state",
   TOKEN_REQUEST_INVALID: "the token request cannot be issued",
