@@ -73,7 +73,7 @@ export function createMarshaller(tss: TssLibraries): Marshaller {
 /** `ATTEST_TSS_FAILED` whose message names function, code and layer; its cause is the ResponseCode. */
 export function tssError(tss: TssLibraries, where: string, code: number): StileError {
   const response = parseResponseCode(code);
-  const blames = response.blames === undefined ? "" : ` (${response.blames})`;
-  const message = `${where}: ${response.name}${blames} of layer ${response.layer}: ${tss.decodeRc(code)}`;
+  // libtss2-rc starts its text with the layer and the handle, session or parameter to blame.
+  const message = `${where}: ${response.name}, ${tss.decodeRc(code)}`;
   return new StileError("ATTEST_TSS_FAILED", message, { cause: response });
 }
