@@ -1,0 +1,2 @@
+/** Blind signatures on worker threads. */
+export { SigningPool, type SigningPoolObserver, type SigningPoolOptions } from "./pool.ts";
