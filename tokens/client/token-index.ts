@@ -23,7 +23,10 @@ export interface TokenIndex {
   unknownOf(tokens: readonly HeldToken[]): readonly HeldToken[];
   add(tokens: readonly HeldToken[]): void;
   take(token: HeldToken): void;
-  /** After compaction: the journal knows no other token any more, taken or not. */
+  /**
+   * After compaction: the journal knows no other token any more, taken or not. One of `tokens` may have
+   * been taken while the journal was rewritten, and stays taken.
+   */
   forgetAllBut(tokens: readonly HeldToken[]): void;
 }
 
@@ -63,9 +66,9 @@ export function createTokenIndex(entries: readonly JournalEntry[]): TokenIndex {
       taken.add(token.id);
     },
     forgetAllBut(tokens) {
-      held.clear();
-      taken.clear();
-      for (const token of tokens) held.set(token.id, token);
+      const kept = new Set(tokens.map(({ id }) => id));
+      for (const id of held.keys()) if (!kept.has(id)) held.delete(id);
+      for (const id of taken) if (!kept.has(id)) taken.delete(id);
     },
   };
 }
