@@ -1,0 +1,147 @@
+/**
+ * An X.509 v3 certificate (RFC 5280 §4.1) as this folder's checks see it: the fields by our own DER
+ * reader, next to the object of pkijs that its path validation needs.
+ * Reading a certificate verifies nothing: no signature, no date, no trust.
+ */
+import * as pkijs from "pkijs";
+import { isStileError, StileError } from "../../wire/index.ts";
+import {
+  checkDer,
+  children,
+  contextTag,
+  type DerValue,
+  expectTag,
+  parseDer,
+  readBoolean,
+  readOid,
+  readSmallInteger,
+  TAG,
+} from "./der.ts";
+import { readTime } from "./time.ts";
+
+/** The largest EK certificates in the field are below 2 KiB; TPMs hold them in an NV index. */
+export const MAX_CERTIFICATE_BYTES = 8 * 1024;
+/** EK certificates carry about 10 extensions. */
+const MAX_EXTENSIONS = 32;
+/** RFC 5280 §4.1.2.1: version 3 is encoded as 2. */
+const VERSION_3 = 2;
+
+export interface CertificateExtension {
+  readonly critical: boolean;
+  /** The contents of extnValue. */
+  readonly value: Uint8Array;
+}
+
+/** Nothing in it is verified. */
+export interface ParsedCertificate {
+  readonly der: Uint8Array;
+  /** Name, DER. */
+  readonly issuer: Uint8Array;
+  readonly subject: Uint8Array;
+  readonly subjectIsEmpty: boolean;
+  /** Unix milliseconds. */
+  readonly notBeforeMs: number;
+  readonly notAfterMs: number;
+  /** SubjectPublicKeyInfo, DER. */
+  readonly spki: Uint8Array;
+  /** AlgorithmIdentifier, DER; equal inside and outside of the signed part. */
+  readonly signatureAlgorithm: DerValue;
+  readonly extensions: ReadonlyMap<string, CertificateExtension>;
+  readonly pki: pkijs.Certificate;
+}
+
+/**
+ * @param der exactly one certificate
+ * @throws `ATTEST_EK_CERTIFICATE_INVALID`
+ */
+export function parseCertificate(der: Uint8Array): ParsedCertificate {
+  if (der.length > MAX_CERTIFICATE_BYTES) throw invalid("larger than the limit");
+  // The bytes are the caller's and checks await: a copy cannot change in between.
+  const certificate = parseDer(Uint8Array.from(der), TAG.SEQUENCE);
+  checkDer(certificate);
+  const [tbsCertificate, signatureAlgorithm, signatureValue, ...rest] = children(certificate);
+  if (rest.length > 0) throw invalid("fields after the signature");
+  expectTag(signatureValue, TAG.BIT_STRING);
+  const outer = expectTag(signatureAlgorithm, TAG.SEQUENCE);
+  const fields = readTbsCertificate(expectTag(tbsCertificate, TAG.SEQUENCE));
+  // RFC 5280 §4.1.1.2: the outer identifier is not signed, so it must repeat the signed one.
+  if (!sameBytes(fields.signature.raw, outer.raw)) throw invalid("two different signature algorithms");
+  const { signature, ...described } = fields;
+  return {
+    ...described,
+    der: certificate.raw,
+    signatureAlgorithm: signature,
+    pki: parsePki(certificate.raw),
+  };
+}
+
+type TbsCertificate = Omit<ParsedCertificate, "der" | "signatureAlgorithm" | "pki"> & {
+  readonly signature: DerValue;
+};
+
+function readTbsCertificate(tbs: DerValue): TbsCertificate {
+  const [version, serialNumber, signature, issuer, validity, subject, spki, ...optional] =
+    children(tbs);
+  const [number, ...more] = children(expectTag(version, contextTag(0)));
+  if (readSmallInteger(expectTag(number, TAG.INTEGER)) !== VERSION_3 || more.length > 0) {
+    throw invalid("a version other than 3");
+  }
+  expectTag(serialNumber, TAG.INTEGER);
+  const [notBefore, notAfter, ...others] = children(expectTag(validity, TAG.SEQUENCE));
+  if (others.length > 0) throw invalid("a validity of more than two times");
+  const subjectName = expectTag(subject, TAG.SEQUENCE);
+  return {
+    signature: expectTag(signature, TAG.SEQUENCE),
+    issuer: expectTag(issuer, TAG.SEQUENCE).raw,
+    subject: subjectName.raw,
+    subjectIsEmpty: subjectName.content.length === 0,
+    notBeforeMs: readTime(notBefore),
+    notAfterMs: readTime(notAfter),
+    spki: expectTag(spki, TAG.SEQUENCE).raw,
+    extensions: readExtensions(optional),
+  };
+}
+
+/** Unique identifiers (RFC 5280 §4.1.2.8) are obsolete and no manufacturer uses them: refused. */
+function readExtensions(optional: readonly DerValue[]): Map<string, CertificateExtension> {
+  const extensions = new Map<string, CertificateExtension>();
+  if (optional.length === 0) return extensions;
+  const [field, ...rest] = optional;
+  const [list, ...more] = children(expectTag(field, contextTag(3)));
+  if (rest.length > 0 || more.length > 0) throw invalid("fields after its extensions");
+  const entries = children(expectTag(list, TAG.SEQUENCE));
+  if (entries.length > MAX_EXTENSIONS) throw invalid("too many extensions");
+  for (const entry of entries) {
+    const [oid, extension] = readExtension(expectTag(entry, TAG.SEQUENCE));
+    // RFC 5280 §4.2: of two, one parser takes the first and another the last.
+    if (extensions.has(oid)) throw invalid("an extension twice");
+    extensions.set(oid, extension);
+  }
+  return extensions;
+}
+
+function readExtension(entry: DerValue): [string, CertificateExtension] {
+  const parts = children(entry);
+  const oid = readOid(expectTag(parts[0], TAG.OBJECT_IDENTIFIER));
+  const flag = parts.length === 3 ? expectTag(parts[1], TAG.BOOLEAN) : undefined;
+  if (parts.length > 3) throw invalid("an extension of more than three fields");
+  const value = expectTag(parts.at(flag === undefined ? 1 : 2), TAG.OCTET_STRING);
+  return [oid, { critical: flag !== undefined && readBoolean(flag), value: value.content }];
+}
+
+function parsePki(der: Uint8Array): pkijs.Certificate {
+  try {
+    return pkijs.Certificate.fromBER(Uint8Array.from(der));
+  } catch (cause) {
+    if (isStileError(cause)) throw cause;
+    throw invalid("fields that pkijs cannot read", cause);
+  }
+}
+
+function invalid(what: string, cause?: unknown): StileError {
+  return new StileError("ATTEST_EK_CERTIFICATE_INVALID", `certificate: ${what}`, { cause });
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, index) => byte === b[index]);
+}
