@@ -3,7 +3,7 @@
  * ReadPublic, EvictControl, FlushContext, ActivateCredential, Quote, Certify, Sign).
  * Authorisations are empty passwords; hierarchies may have one of their own.
  */
-import { Reader, StileError, Writer } from "../../wire/index.ts";
+import { Reader, Writer } from "../../wire/index.ts";
 import {
   ESYS_TR_NONE,
   ESYS_TR_PASSWORD,
@@ -17,6 +17,7 @@ import {
   TRANSIENT_FIRST,
 } from "./constants.ts";
 import {
+  earlierContextError,
   type EsysConnection,
   type EsysTurn,
   input,
@@ -119,10 +120,10 @@ export function createTpmObjects(connection: EsysConnection): TpmObjects {
   };
 }
 
-/** @throws `ATTEST_TSS_FAILED` (without a response code) for a key of an earlier context */
+/** @throws `ATTEST_TSS_FAILED` for a key of an earlier context */
 function handleOf(esys: EsysTurn, key: TpmKey): number {
   if (key.generation === esys.generation) return key.esysTr;
-  throw new StileError("ATTEST_TSS_FAILED", "the key was loaded before the connection was rebuilt");
+  throw earlierContextError();
 }
 
 async function createPrimary(

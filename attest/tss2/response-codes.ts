@@ -188,15 +188,17 @@ export function parseResponseCode(code: number): ResponseCode {
 
 function tpmName(low: number): ResponseName | undefined {
   if ((low & 0x80) !== 0) return lookUp(TPM_RC_FMT1, low & 0x3f);
-  if ((low & 0x100) === 0) return undefined;
+  // Bit 8 clear: TPM 1.2. Bit 10: the vendor's own code, which no table lists.
+  if ((low & 0x500) !== 0x100) return undefined;
   return (low & 0x800) !== 0 ? lookUp(TPM_RC_WARN, low & 0x7f) : lookUp(TPM_RC_VER1, low & 0x7f);
 }
 
 function tpmBlames(low: number): string | undefined {
   if ((low & 0x80) === 0) return undefined;
-  if ((low & 0x40) !== 0) return `parameter ${(low >> 8) & 0xf}`;
-  const number = (low >> 8) & 0x7;
+  const isParameter = (low & 0x40) !== 0;
+  const number = (low >> 8) & (isParameter ? 0xf : 0x7);
   if (number === 0) return undefined;
+  if (isParameter) return `parameter ${number}`;
   return (low & 0x800) !== 0 ? `session ${number}` : `handle ${number}`;
 }
 

@@ -56,6 +56,8 @@ export interface Tpm extends Omit<TpmObjects, "flushTransientObjects">, TpmNv, T
    * manager. It takes the keys of every other user of that TPM too.
    */
   flushTransientObjects(): Promise<void>;
+  /** Starts over with a new connection. Every TpmKey is lost, without being flushed. */
+  reconnect(): Promise<void>;
   /** Ends the connection after the calls that wait. Loaded keys should be flushed before. */
   close(): Promise<void>;
 }
@@ -96,6 +98,7 @@ function createTpm(connection: EsysConnection): Tpm {
     handles,
     flushTransientObjects: async () =>
       objects.flushTransientObjects(await handles(TRANSIENT_FIRST)),
+    reconnect: () => connection.reconnect(),
     close: () => connection.close(),
   };
 }
