@@ -1,0 +1,151 @@
+/**
+ * Issuer private keys at rest: `<dir>/<token key id>.json`, each sealed (sealer.ts) with its public
+ * record as associated data, so that nobody without the passphrase prolongs a key's life or gives one
+ * key another's instants.
+ *
+ * `load` is all or nothing. One file that does not open could be damage, a wrong passphrase or an
+ * attack, and going on without it is not safe in any of the three: the directory would change for
+ * all clients, honest tokens of the missing key would be refused, and who can spoil one file of many
+ * would choose which key signs. The operator decides: restore the file, or remove it by name.
+ */
+import { createHash, createPrivateKey, type KeyObject } from "node:crypto";
+import { join } from "node:path";
+import { type IssuerKeyRecord, TOKEN_TYPE_BLIND_RSA } from "../../tokens/index.ts";
+import { encodeRsaPublicKey } from "../../tokens/node/index.ts";
+import {
+  constantTimeEqual,
+  decodeBase64Url,
+  decodeHex,
+  encodeBase64Url,
+  encodeHex,
+} from "../../wire/index.ts";
+import {
+  makeFolderDurably,
+  removeFileDurably,
+  replaceFileDurably,
+} from "../stores/durable-file.ts";
+import { invalidFile, type SealMetadata } from "./sealed-file.ts";
+import { listSealedFiles, readSealedFile, SEALED_SUFFIX } from "./sealed-folder.ts";
+import { Sealer } from "./sealer.ts";
+
+export interface StoredKey {
+  readonly record: IssuerKeyRecord;
+  readonly privateKey: KeyObject;
+}
+
+export interface Keystore {
+  /**
+   * All keys, in the order of their ids.
+   * @throws `TOKEN_KEY_STORE_INVALID` where any file cannot be read, opened or believed
+   */
+  load(): Promise<readonly StoredKey[]>;
+  /**
+   * Writes or replaces a key. It is on disk when this returns; a crash leaves the old file or the new.
+   * @throws RangeError where the private key is not that of the record
+   */
+  save(record: IssuerKeyRecord, privateKey: KeyObject): Promise<void>;
+  /**
+   * Deletes a key's file. Absence is no error. A disk may keep old blocks: what is left there is
+   * ciphertext, and as secret as the passphrase.
+   */
+  remove(tokenKeyId: Uint8Array): Promise<void>;
+}
+
+export interface KeystoreOptions {
+  /** Created, for its owner alone, where it is missing. */
+  readonly dir: string;
+  /** Of 8 bytes or more; copied. */
+  readonly passphrase: Uint8Array;
+}
+
+const PURPOSE = "stile issuer key";
+const TOKEN_KEY_ID_HEX = /^[0-9a-f]{64}$/;
+
+/**
+ * @throws `TOKEN_KEY_STORE_INVALID` where the passphrase does not open what is there; RangeError for a
+ * short one; errors of the file system where `dir` cannot be made
+ */
+export async function openKeystore({ dir, passphrase }: KeystoreOptions): Promise<Keystore> {
+  const sealer = new Sealer(passphrase);
+  await makeFolderDurably(dir);
+  const [first] = await listSealedFiles(dir, TOKEN_KEY_ID_HEX);
+  // A mistyped passphrase must not seal keys that nobody can open later.
+  if (first !== undefined) await loadKey(sealer, dir, first);
+  const pathOf = (tokenKeyId: Uint8Array): string =>
+    join(dir, encodeHex(tokenKeyId) + SEALED_SUFFIX);
+  return {
+    async load() {
+      const names = await listSealedFiles(dir, TOKEN_KEY_ID_HEX);
+      const keys: StoredKey[] = [];
+      for (const name of names) keys.push(await loadKey(sealer, dir, name));
+      return keys;
+    },
+    async save(record, privateKey) {
+      if (!matches(record, privateKey)) throw new RangeError("the private key is another key's");
+      const pkcs8 = privateKey.export({ format: "der", type: "pkcs8" });
+      const file = await sealer.seal(PURPOSE, metadataOf(record), pkcs8);
+      pkcs8.fill(0);
+      await replaceFileDurably(pathOf(record.tokenKeyId), file);
+    },
+    remove: (tokenKeyId) => removeFileDurably(pathOf(tokenKeyId)),
+  };
+}
+
+async function loadKey(sealer: Sealer, dir: string, name: string): Promise<StoredKey> {
+  const file = await readSealedFile(dir, name);
+  const { metadata, content } = await sealer.open(PURPOSE, file);
+  try {
+    const record = recordOf(metadata);
+    const der = Buffer.from(content.buffer, content.byteOffset, content.length);
+    const privateKey = createPrivateKey({ key: der, format: "der", type: "pkcs8" });
+    if (encodeHex(record.tokenKeyId) !== name) throw invalidFile("the file of another key");
+    if (!matches(record, privateKey)) throw invalidFile("the private key is another key's");
+    return { record, privateKey };
+  } catch (cause) {
+    throw invalidFile("a sealed key is not what its record says", cause);
+  } finally {
+    content.fill(0);
+  }
+}
+
+/** Type, public key and key id are those of the private key. @throws RangeError for no RSA-2048 key */
+function matches(record: IssuerKeyRecord, privateKey: KeyObject): boolean {
+  const publicKeySpki = encodeRsaPublicKey(privateKey);
+  const tokenKeyId = createHash("sha256").update(publicKeySpki).digest();
+  return (
+    privateKey.type === "private" &&
+    record.tokenType === TOKEN_TYPE_BLIND_RSA &&
+    constantTimeEqual(record.publicKeySpki, publicKeySpki) &&
+    constantTimeEqual(record.tokenKeyId, tokenKeyId)
+  );
+}
+
+function metadataOf(record: IssuerKeyRecord): SealMetadata {
+  const { tokenType, publishedAtMs, notBeforeMs, retireAtMs, destroyAtMs } = record;
+  return {
+    tokenType,
+    tokenKeyId: encodeHex(record.tokenKeyId),
+    publicKeySpki: encodeBase64Url(record.publicKeySpki),
+    publishedAtMs,
+    notBeforeMs,
+    retireAtMs,
+    destroyAtMs,
+  };
+}
+
+/** The record in metadata that the seal has verified. */
+function recordOf(metadata: SealMetadata): IssuerKeyRecord {
+  const record: IssuerKeyRecord = {
+    tokenType: Number(metadata["tokenType"]),
+    tokenKeyId: decodeHex(String(metadata["tokenKeyId"]), "tokenKeyId"),
+    publicKeySpki: decodeBase64Url(String(metadata["publicKeySpki"]), "publicKeySpki"),
+    publishedAtMs: Number(metadata["publishedAtMs"]),
+    notBeforeMs: Number(metadata["notBeforeMs"]),
+    retireAtMs: Number(metadata["retireAtMs"]),
+    destroyAtMs: Number(metadata["destroyAtMs"]),
+  };
+  if (JSON.stringify(metadataOf(record)) !== JSON.stringify(metadata)) {
+    throw invalidFile("the record has other members");
+  }
+  return record;
+}
