@@ -18,7 +18,7 @@
 import { access, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { SpendOutcome, SpendRequest, SpentStore } from "../../tokens/index.ts";
-import { encodeHex, StileError } from "../../wire/index.ts";
+import { StileError } from "../../wire/index.ts";
 import {
   createFileDurably,
   hasCode,
@@ -104,7 +104,7 @@ class SpentLevelStore implements SpentStore {
 
   async spend(request: SpendRequest): Promise<SpendOutcome> {
     checkSpendRequest(request);
-    const name = encodeHex(request.tokenKeyId);
+    const name = folderNameOf(request.tokenKeyId);
     if (this.#dropped.has(name)) {
       throw new StileError("TOKEN_KEY_UNKNOWN", "the epoch of this key has ended");
     }
@@ -126,7 +126,7 @@ class SpentLevelStore implements SpentStore {
   async dropEpoch(tokenKeyId: Uint8Array): Promise<void> {
     checkIdentifier("tokenKeyId", tokenKeyId);
     if (this.#closed) throw unavailable("the store is closed");
-    const name = encodeHex(tokenKeyId);
+    const name = folderNameOf(tokenKeyId);
     this.#dropped.add(name);
     const epoch = this.#epochs.get(name);
     this.#epochs.delete(name);
@@ -198,6 +198,12 @@ async function exists(path: string): Promise<boolean> {
     if (hasCode(error, "ENOENT")) return false;
     throw error;
   }
+}
+
+/** Natively, since it runs for each spend. */
+function folderNameOf(tokenKeyId: Uint8Array): string {
+  const { buffer, byteOffset, length } = tokenKeyId;
+  return Buffer.from(buffer, byteOffset, length).toString("hex");
 }
 
 function unavailable(message: string, cause?: unknown): StileError {
