@@ -51,9 +51,11 @@ const RSA_ENCRYPTION_IDENTIFIER = Uint8Array.from([
 export function checkSignatureAlgorithm(identifier: DerValue): void {
   const [oid, parameters, ...rest] = children(identifier);
   const family = SIGNATURE_ALGORITHMS.get(readOid(expectTag(oid, TAG.OBJECT_IDENTIFIER)));
-  if (family === undefined) throw algorithmNotAllowed("a signature algorithm that is not on the list");
+  if (family === undefined)
+    throw algorithmNotAllowed("a signature algorithm that is not on the list");
   // RFC 4055 §5: NULL with RSA; RFC 5758 §3.2: absent with ECDSA.
-  const fits = family === "rsa" ? parameters !== undefined && isNull(parameters) : parameters === undefined;
+  const fits =
+    family === "rsa" ? parameters !== undefined && isNull(parameters) : parameters === undefined;
   if (!fits || rest.length > 0) throw certificateInvalid("malformed signature algorithm");
 }
 
@@ -81,7 +83,8 @@ export function readCertifiedKey(spki: Uint8Array): CertifiedKey {
       checkPoint(parameters, bytes);
       return { type: "ecc", spki, namesOaep: false };
     case RSA_ENCRYPTION:
-      if (parameters === undefined || !isNull(parameters)) throw certificateInvalid("malformed RSA key");
+      if (parameters === undefined || !isNull(parameters))
+        throw certificateInvalid("malformed RSA key");
       checkRsaKey(bytes);
       return { type: "rsa", spki, namesOaep: false };
     case RSAES_OAEP:
@@ -109,19 +112,21 @@ function checkRsaKey(bytes: Uint8Array): void {
 
 function checkPoint(parameters: DerValue | undefined, point: Uint8Array): void {
   // RFC 5480 §2.1.1: a named curve; explicit parameters let an attacker choose the generator.
-  if (parameters?.tag !== TAG.OBJECT_IDENTIFIER) throw algorithmNotAllowed("a curve that is not named");
+  if (parameters?.tag !== TAG.OBJECT_IDENTIFIER)
+    throw algorithmNotAllowed("a curve that is not named");
   const width = CURVES.get(readOid(parameters));
   if (width === undefined) throw algorithmNotAllowed("a curve that is not on the list");
-  if (point[0] !== 0x04 || point.length !== 1 + 2 * width) throw certificateInvalid("malformed EC point");
+  if (point[0] !== 0x04 || point.length !== 1 + 2 * width)
+    throw certificateInvalid("malformed EC point");
 }
 
 function withRsaEncryption(key: DerValue): Uint8Array {
-  const content = concatBytes(RSA_ENCRYPTION_IDENTIFIER, key.raw);
+  const content = concatBytes([RSA_ENCRYPTION_IDENTIFIER, key.raw]);
   // The content holds 2048 to 8192 bits of modulus, so its length always takes two bytes.
-  return concatBytes(
+  return concatBytes([
     Uint8Array.of(TAG.SEQUENCE, 0x82, content.length >> 8, content.length & 0xff),
     content,
-  );
+  ]);
 }
 
 function isNull(value: DerValue): boolean {

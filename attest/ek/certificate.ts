@@ -20,7 +20,7 @@ import {
 import { readTime } from "./time.ts";
 
 /** The largest EK certificates in the field are below 2 KiB; TPMs hold them in an NV index. */
-export const MAX_CERTIFICATE_BYTES = 8 * 1024;
+export const MAX_CERTIFICATE_BYTES: number = 8 * 1024;
 /** EK certificates carry about 10 extensions. */
 const MAX_EXTENSIONS = 32;
 /** RFC 5280 §4.1.2.1: version 3 is encoded as 2. */
@@ -65,7 +65,8 @@ export function parseCertificate(der: Uint8Array): ParsedCertificate {
   const outer = expectTag(signatureAlgorithm, TAG.SEQUENCE);
   const fields = readTbsCertificate(expectTag(tbsCertificate, TAG.SEQUENCE));
   // RFC 5280 §4.1.1.2: the outer identifier is not signed, so it must repeat the signed one.
-  if (!sameBytes(fields.signature.raw, outer.raw)) throw invalid("two different signature algorithms");
+  if (!sameBytes(fields.signature.raw, outer.raw))
+    throw invalid("two different signature algorithms");
   const { signature, ...described } = fields;
   return {
     ...described,

@@ -50,7 +50,8 @@ export function readFirstDer(bytes: Uint8Array): DerValue {
     if (width === 0 || width > 3) throw derError("an indefinite or overlong length");
     length = 0;
     for (let index = 0; index < width; index += 1) length = length * 256 + octet(bytes, 2 + index);
-    if (length < 0x80 || length < 2 ** (8 * (width - 1))) throw derError("a length that is not in its shortest form");
+    if (length < 0x80 || length < 2 ** (8 * (width - 1)))
+      throw derError("a length that is not in its shortest form");
     start += width;
   }
   if (length > bytes.length - start) throw derError("a length past the end");
@@ -67,9 +68,10 @@ export function parseDer(bytes: Uint8Array, tag: number): DerValue {
 
 /** The values inside a constructed value. @throws `ATTEST_EK_CERTIFICATE_INVALID` */
 export function children(value: DerValue): DerValue[] {
-  if ((value.tag & CONSTRUCTED) === 0) throw derError("a primitive value where a constructed one belongs");
+  if ((value.tag & CONSTRUCTED) === 0)
+    throw derError("a primitive value where a constructed one belongs");
   const values: DerValue[] = [];
-  for (let offset = 0; offset < value.content.length; ) {
+  for (let offset = 0; offset < value.content.length;) {
     const child = readFirstDer(value.content.subarray(offset));
     values.push(child);
     offset += child.raw.length;
@@ -98,7 +100,8 @@ export function checkDer(value: DerValue, depth = 0): void {
 /** X.690 §11.1: false is 0x00 and true is 0xff. @throws `ATTEST_EK_CERTIFICATE_INVALID` */
 export function readBoolean(value: DerValue): boolean {
   const [first] = expectTag(value, TAG.BOOLEAN).content;
-  if (value.content.length !== 1 || (first !== 0x00 && first !== 0xff)) throw derError("a boolean that is neither 0x00 nor 0xff");
+  if (value.content.length !== 1 || (first !== 0x00 && first !== 0xff))
+    throw derError("a boolean that is neither 0x00 nor 0xff");
   return first === 0xff;
 }
 
@@ -125,7 +128,8 @@ export function readSmallInteger(value: DerValue): number {
 export function readPositiveInteger(value: DerValue): Uint8Array {
   const bytes = checkInteger(value);
   const first = octet(bytes, 0);
-  if (first >= 0x80 || (first === 0 && bytes.length === 1)) throw derError("an integer that is not positive");
+  if (first >= 0x80 || (first === 0 && bytes.length === 1))
+    throw derError("an integer that is not positive");
   return first === 0 ? bytes.subarray(1) : bytes;
 }
 
@@ -141,7 +145,8 @@ export function readBitString(value: DerValue): BitString {
   const unusedBits = octet(content, 0);
   const bytes = content.subarray(1);
   const last = bytes.at(-1) ?? 0;
-  if (unusedBits > 7 || (bytes.length === 0 && unusedBits > 0)) throw derError("a bit string with a bad count of unused bits");
+  if (unusedBits > 7 || (bytes.length === 0 && unusedBits > 0))
+    throw derError("a bit string with a bad count of unused bits");
   if ((last & ((1 << unusedBits) - 1)) !== 0) throw derError("a bit string with unused bits set");
   return { unusedBits, bytes };
 }
@@ -152,12 +157,14 @@ export function readOid(value: DerValue): string {
   let arc = 0;
   let inside = false;
   for (const byte of expectTag(value, TAG.OBJECT_IDENTIFIER).content) {
-    if (!inside && byte === 0x80) throw derError("an object identifier that is not in its shortest form");
+    if (!inside && byte === 0x80)
+      throw derError("an object identifier that is not in its shortest form");
     arc = arc * 128 + (byte & 0x7f);
     if (arc > Number.MAX_SAFE_INTEGER) throw derError("an object identifier with an overlong arc");
     inside = byte >= 0x80;
     if (inside) continue;
-    if (arcs.length === 0) arcs.push(Math.min(2, Math.floor(arc / 40)), arc - 40 * Math.min(2, Math.floor(arc / 40)));
+    if (arcs.length === 0)
+      arcs.push(Math.min(2, Math.floor(arc / 40)), arc - 40 * Math.min(2, Math.floor(arc / 40)));
     else arcs.push(arc);
     arc = 0;
   }

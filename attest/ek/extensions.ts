@@ -64,7 +64,8 @@ export function readKeyUsage(certificate: ParsedCertificate): ReadonlySet<number
   if (value === undefined) return undefined;
   const bits = new Set<number>();
   for (const [index, byte] of readBitString(value).bytes.entries()) {
-    for (let bit = 0; bit < 8; bit += 1) if ((byte & (0x80 >> bit)) !== 0) bits.add(index * 8 + bit);
+    for (let bit = 0; bit < 8; bit += 1)
+      if ((byte & (0x80 >> bit)) !== 0) bits.add(index * 8 + bit);
   }
   return bits;
 }

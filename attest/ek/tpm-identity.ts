@@ -52,7 +52,8 @@ function readAttributes(names: DerValue): Map<string, string> {
     const [rdnSequence, ...rest] = children(name);
     if (rest.length > 0) throw certificateInvalid("malformed directoryName");
     for (const rdn of children(expectTag(rdnSequence, TAG.SEQUENCE))) {
-      for (const attribute of children(expectTag(rdn, TAG.SET))) readAttribute(attribute, attributes);
+      for (const attribute of children(expectTag(rdn, TAG.SET)))
+        readAttribute(attribute, attributes);
     }
   }
   return attributes;
