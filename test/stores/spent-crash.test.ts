@@ -104,7 +104,7 @@ describe("spent store in a process that dies", () => {
     const { child, lines, ended, printed } = startSpender(folder, 0, 512);
     const refused = (): number => lines.filter((line) => line.startsWith("-")).length;
     while (refused() < 300) await printed(lines.length + 1);
-    execFileSync("prlimit", [`--pid=${child.pid ?? 0}`, "--fsize=unlimited:unlimited"]);
+    execFileSync("bash", ["-c", `prlimit --pid=${child.pid ?? 0} --fsize=unlimited:unlimited`]);
     // Of the 256 that run at once each may be refused a few times more before the disk is tried.
     const before = lines.length - refused();
     while (lines.length - refused() < before + 20_000) await printed(lines.length + 1);
