@@ -87,6 +87,8 @@ interface Context {
   readonly tcti: Pointer;
   readonly esys: Pointer;
   readonly generation: number;
+  /** Set where a call left it in an unknown state. */
+  isBroken: boolean;
 }
 
 export function createEsysConnection(deps: EsysDeps): EsysConnection {
@@ -104,10 +106,15 @@ export function createEsysConnection(deps: EsysDeps): EsysConnection {
 
   async function useContext(): Promise<EsysTurn> {
     if (isClosed) throw new TypeError("the TPM connection is closed");
-    const isNew = context === undefined;
-    context ??= await openContext(deps, (generation += 1));
+    if (context !== undefined) return createTurn(deps, marshaller, context);
+    context = await openContext(deps, (generation += 1));
     const turn = createTurn(deps, marshaller, context);
-    if (isNew) await deps.onNewContext(turn);
+    try {
+      await deps.onNewContext(turn);
+    } catch (error) {
+      await drop();
+      throw error;
+    }
     return turn;
   }
 
@@ -116,10 +123,8 @@ export function createEsysConnection(deps: EsysDeps): EsysConnection {
       queue.run(async () => {
         try {
           return await work(await useContext());
-        } catch (error) {
-          const response = responseCodeOf(error);
-          if (response !== undefined && !leavesContextSound(response)) await drop();
-          throw error;
+        } finally {
+          if (context?.isBroken === true) await drop();
         }
       }),
     reconnect: () => queue.run(drop),
@@ -160,10 +165,10 @@ export function isKeyLost(error: unknown): boolean {
 
 /**
  * Whatever is not the TPM's own answer leaves the context in the middle of a command, and ESYS then
- * refuses every later call with BAD_SEQUENCE. A marshalling error happened before the command.
+ * refuses every later call with BAD_SEQUENCE.
  */
 function leavesContextSound(response: ResponseCode): boolean {
-  return isTpmAnswer(response) || response.layer === "mu" || ARGUMENT_NAMES.has(response.name);
+  return isTpmAnswer(response) || ARGUMENT_NAMES.has(response.name);
 }
 
 async function openContext(deps: EsysDeps, generation: number): Promise<Context> {
@@ -176,7 +181,7 @@ async function openContext(deps: EsysDeps, generation: number): Promise<Context>
     await deps.tss.tctiFinalize(tcti);
     throw tssError(deps.tss, "Esys_Initialize", started);
   }
-  return { tcti: tcti[0] ?? null, esys: esys[0] ?? null, generation };
+  return { tcti: tcti[0] ?? null, esys: esys[0] ?? null, generation, isBroken: false };
 }
 
 async function closeContext(tss: TssLibraries, context: Context): Promise<void> {
@@ -191,7 +196,9 @@ function createTurn(deps: EsysDeps, marshaller: Marshaller, context: Context): E
       for (const delay of [...RETRY_DELAYS_MS, undefined]) {
         const code = await callOnce(deps.tss, marshaller, context, name, values);
         if (code === 0) return;
-        const isRetry = RETRY_NAMES.has(parseResponseCode(code).name);
+        const response = parseResponseCode(code);
+        if (!leavesContextSound(response)) context.isBroken = true;
+        const isRetry = RETRY_NAMES.has(response.name);
         if (!isRetry || delay === undefined) throw tssError(deps.tss, name, code);
         await deps.sleep(delay);
       }

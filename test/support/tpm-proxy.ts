@@ -15,6 +15,8 @@ export interface TpmProxy {
   /** Commands seen so far, by their TPM_CC. */
   readonly commands: number[];
   judge: (commandCode: number) => Verdict;
+  /** Ends every connection that is open. */
+  dropAll(): void;
   stop(): Promise<void>;
 }
 
@@ -37,8 +39,11 @@ export async function startTpmProxy(target: string): Promise<TpmProxy> {
     tcti: `swtpm:path=${path}`,
     commands: [],
     judge: () => "pass",
-    async stop() {
+    dropAll: () => {
       for (const socket of sockets) socket.destroy();
+    },
+    async stop() {
+      proxy.dropAll();
       await Promise.all([data, control].map((server) => new Promise((r) => server.close(r))));
       rmSync(folder, { recursive: true, force: true });
     },
@@ -50,6 +55,7 @@ export async function startTpmProxy(target: string): Promise<TpmProxy> {
   const control = createServer((client) => {
     const upstream = track(createConnection(`${targetPath}.ctrl`));
     track(client).pipe(upstream).pipe(client);
+    client.on("close", () => upstream.destroy());
   });
   const data = createServer((client) => {
     track(client).on("data", (command: Buffer) => {
@@ -62,6 +68,8 @@ export async function startTpmProxy(target: string): Promise<TpmProxy> {
         const upstream = track(createConnection(targetPath));
         upstream.write(command);
         upstream.pipe(client);
+        // swtpm serves one connection at a time.
+        client.on("close", () => upstream.destroy());
       }
     });
   });
