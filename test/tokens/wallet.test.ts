@@ -14,6 +14,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { afterAll, describe, expect, it } from "vitest";
 import { encodeToken, parseToken } from "../../tokens/index.ts";
 import { openWallet, type Wallet, type WalletToken } from "../../tokens/client/index.ts";
@@ -125,6 +126,21 @@ describe("wallet", () => {
     const reopened = await open(dir);
     expect(reopened.count(digestA)).toBe(0);
     await reopened.close();
+  });
+
+  it("a token that is taken while the journal is rewritten stays taken", async () => {
+    const dir = freshDir();
+    const wallet = await open(dir, { compactAtBytes: 1 });
+    await wallet.put(tokens(100));
+    const pending: Promise<Uint8Array>[] = [];
+    // A take a millisecond: about as fast as the disk, so that some fall into a rewrite.
+    while (wallet.count(digestA) > 0 && pending.length < 200) {
+      pending.push(wallet.take(digestA));
+      await setTimeout(1);
+    }
+    const serials = (await Promise.all(pending)).map(serialOf);
+    expect([serials.length, new Set(serials).size]).toEqual([100, 100]);
+    await wallet.close();
   });
 
   it("compacts taken and expired tokens away", async () => {
