@@ -169,6 +169,36 @@ describe("generic batches", () => {
   });
 });
 
+describe("examine", () => {
+  it("tells before signing what issuance would give", async () => {
+    const signer = testSigner([key]);
+    const issuer = issuerWith(signer);
+    expect(issuer.examine(SINGLE, encodeTokenRequest(request()))).toBe(1);
+    const mixed = [request(), ...unusable.slice(0, 2).map(([, wrong]) => wrong), request()];
+    expect(issuer.examine(BATCH, encodeGenericBatchTokenRequest(mixed))).toBe(2);
+    expect(signer.calls).toBe(0);
+    // @ts-expect-error -- not a media type of issuance
+    expect(() => issuer.examine("text/plain", new Uint8Array(0))).toThrow(TypeError);
+  });
+
+  it("rejects what issuance rejects, with the same code", async () => {
+    const [type, unknown] = unusable;
+    const none = encodeGenericBatchTokenRequest([type![1], unknown![1]]);
+    const cases: readonly [typeof SINGLE | typeof BATCH, Uint8Array][] = [
+      [SINGLE, encodeTokenRequest(type![1])],
+      [SINGLE, encodeTokenRequest(unknown![1])],
+      [SINGLE, new Uint8Array(3)],
+      [BATCH, none],
+      [BATCH, none.subarray(1)],
+    ];
+    for (const [mediaType, body] of cases) {
+      const code = codeOf(() => issuerWith().examine(mediaType, body));
+      expect(code).toMatch(/^TOKEN_/);
+      expect(code).toBe(await codeOfAsync(() => issuerWith().issue(mediaType, body)));
+    }
+  });
+});
+
 describe("the caller's own mistakes", () => {
   it("rejects a media type that is not one of issuance, and a concurrency below one", async () => {
     expect(isIssuanceMediaType(SINGLE)).toBe(true);

@@ -323,6 +323,20 @@ describe("challenger", () => {
     }
   });
 
+  it("remembers without end neither scopes nor what callers do to its answers", () => {
+    const challenger = challengerAt(clock);
+    const first = challenger.challenge(scope, 2);
+    const [digest] = challenger.acceptedDigests(scope, 2);
+    challenger.challenge(scope, 2).fill(0);
+    challenger.acceptedDigests(scope, 2)[0]?.fill(0);
+    for (let i = 0; i < 2100; i += 1) {
+      const network = `AS${i}`;
+      challenger.challenge({ originInfo: "a.example", context: "window+network", network }, 2);
+    }
+    expect(challenger.challenge(scope, 2)).toEqual(first);
+    expect(challenger.acceptedDigests(scope, 2)[0]).toEqual(digest);
+  });
+
   it("keeps its own copy of the secret, and works in the first window of time", () => {
     const mine = Uint8Array.from(secret);
     const challenger = challengerAt(testClock(0), { secret: mine });

@@ -64,33 +64,61 @@ export function createChallenger(options: ChallengerOptions): Challenger {
   }
   const secret = Uint8Array.from(options.secret);
 
-  function redemptionContext(scope: ChallengeScope, window: number): Uint8Array {
-    if (scope.context === "none") return new Uint8Array(0);
-    // Each part has its length, so that no two scopes give the PRF the same input.
-    const input = new Writer()
-      .vec16(LABEL)
-      .vec16(encodeUtf8(scope.context))
-      .vec16(encodeUtf8(issuerName))
-      .vec16(encodeUtf8(scope.originInfo))
-      .vec16(contextInput(scope, window))
-      .finish();
-    return crypto.hmacSha256(secret, input);
+  function make(scope: ChallengeScope, tokenType: number, window: number): MadeChallenge {
+    if (!isOriginInfo(scope.originInfo)) throw new TypeError("originInfo: expected server names");
+    const { originInfo } = scope;
+    const input = contextInput(scope, issuerName, window);
+    const redemptionContext = input ? crypto.hmacSha256(secret, input) : new Uint8Array(0);
+    const fields = { tokenType, issuerName, redemptionContext, originInfo };
+    const challenge = encodeTokenChallenge(fields);
+    return { challenge, digest: crypto.sha256(challenge) };
   }
 
-  function challengeOf(scope: ChallengeScope, tokenType: number, window: number): Uint8Array {
-    if (!isOriginInfo(scope.originInfo)) throw new TypeError("originInfo: expected server names");
-    const context = redemptionContext(scope, window);
-    const { originInfo } = scope;
-    return encodeTokenChallenge({ tokenType, issuerName, redemptionContext: context, originInfo });
+  const made = createMemo();
+  function challengeOf(scope: ChallengeScope, tokenType: number, window: number): MadeChallenge {
+    if (scope.context === "connection") return make(scope, tokenType, window);
+    const { context, originInfo, network } = scope;
+    const name = JSON.stringify([
+      tokenType,
+      hasWindow(scope) && window,
+      context,
+      originInfo,
+      network,
+    ]);
+    return made(name, () => make(scope, tokenType, window));
   }
 
   return {
-    challenge: (scope, tokenType) => challengeOf(scope, tokenType, Math.floor(clock() / windowMs)),
+    challenge(scope, tokenType) {
+      const window = Math.floor(clock() / windowMs);
+      return Uint8Array.from(challengeOf(scope, tokenType, window).challenge);
+    },
     acceptedDigests(scope, tokenType) {
       const current = Math.floor(clock() / windowMs);
       const windows = hasWindow(scope) ? [current, Math.max(0, current - 1)] : [current];
-      return windows.map((window) => crypto.sha256(challengeOf(scope, tokenType, window)));
+      return windows.map((window) => Uint8Array.from(challengeOf(scope, tokenType, window).digest));
     },
+  };
+}
+
+interface MadeChallenge {
+  readonly challenge: Uint8Array;
+  readonly digest: Uint8Array;
+}
+
+/** Sites times networks times two windows; a flood of networks costs what no memory would cost. */
+const MAX_REMEMBERED = 1024;
+
+/** Remembers what is a function of its name anyway; emptied when full. */
+function createMemo(): (name: string, make: () => MadeChallenge) => MadeChallenge {
+  const known = new Map<string, MadeChallenge>();
+  return (name, make) => {
+    const hit = known.get(name);
+    if (hit !== undefined) return hit;
+    const made = make();
+    if (known.size >= MAX_REMEMBERED) known.clear();
+    known.set(name, made);
+    return made;
   };
 }
 
@@ -98,11 +126,31 @@ function hasWindow(scope: ChallengeScope): boolean {
   return scope.context === "window" || scope.context === "window+network";
 }
 
-/** What the context of a scope depends on. @throws TypeError */
-function contextInput(scope: ChallengeScope, window: number): Uint8Array {
+/**
+ * The PRF input of a scope; `undefined` for the empty context. Each part has its length, so that no two
+ * scopes share an input. @throws TypeError
+ */
+function contextInput(
+  scope: ChallengeScope,
+  issuerName: string,
+  window: number,
+): Uint8Array | undefined {
+  const varying = varyingInput(scope, window);
+  if (varying === undefined) return undefined;
+  return new Writer()
+    .vec16(LABEL)
+    .vec16(encodeUtf8(scope.context))
+    .vec16(encodeUtf8(issuerName))
+    .vec16(encodeUtf8(scope.originInfo))
+    .vec16(varying)
+    .finish();
+}
+
+/** What the context of a scope depends on beside the names. @throws TypeError */
+function varyingInput(scope: ChallengeScope, window: number): Uint8Array | undefined {
   switch (scope.context) {
     case "none":
-      return new Uint8Array(0);
+      return undefined;
     case "window":
       return new Writer().u64(BigInt(window)).finish();
     case "window+network":

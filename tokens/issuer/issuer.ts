@@ -45,6 +45,14 @@ export interface IssuanceResult {
 
 export interface Issuer {
   /**
+   * How many tokens {@link issue} would give for this body now, 1 or more, by everything that can be
+   * known without signing; what the signer finds out (a message above the modulus) is not among it.
+   * For charging before issuance, so that a refused request costs nothing.
+   * @param body hostile
+   * @throws as {@link issue} for a request that cannot be issued
+   */
+  examine(mediaType: IssuanceMediaType, body: Uint8Array): number;
+  /**
    * @param body hostile
    * @throws `TOKEN_REQUEST_INVALID`, `TOKEN_TYPE_UNSUPPORTED`, `TOKEN_KEY_UNKNOWN`,
    * `TOKEN_BATCH_TOO_LARGE`: all of them 422 in HTTP
@@ -85,9 +93,7 @@ export function createIssuer(options: IssuerOptions): Issuer {
     const requests = refusingMalformed(() => parseGenericBatchTokenRequest(body, limits));
     const responses = await inParallel(requests, batchConcurrency, issueOptional);
     const issued = responses.filter((response) => response !== undefined).length;
-    if (issued === 0) {
-      throw new StileError("TOKEN_REQUEST_INVALID", "no request of the batch can be issued");
-    }
+    if (issued === 0) throw noneIssuable();
     return {
       status: issued === requests.length ? 200 : 206,
       mediaType: MEDIA_TYPE_GENERIC_BATCH_RESPONSE,
@@ -97,6 +103,7 @@ export function createIssuer(options: IssuerOptions): Issuer {
   }
 
   return {
+    examine: (mediaType, body) => countIssuable(keyRing, limits, mediaType, body),
     async issue(mediaType, body) {
       switch (mediaType) {
         case MEDIA_TYPE_TOKEN_REQUEST:
@@ -139,6 +146,38 @@ function issuanceKeyFor(keyRing: KeyRing, request: TokenRequest): IssuerKeyRecor
     throw new StileError("TOKEN_KEY_UNKNOWN", "truncated_token_key_id: expected an active key");
   }
   return key;
+}
+
+/** {@link Issuer.examine} */
+function countIssuable(
+  keyRing: KeyRing,
+  limits: BatchLimits,
+  mediaType: IssuanceMediaType,
+  body: Uint8Array,
+): number {
+  switch (mediaType) {
+    case MEDIA_TYPE_TOKEN_REQUEST:
+      issuanceKeyFor(
+        keyRing,
+        refusingMalformed(() => parseTokenRequest(body)),
+      );
+      return 1;
+    case MEDIA_TYPE_GENERIC_BATCH_REQUEST: {
+      const requests = refusingMalformed(() => parseGenericBatchTokenRequest(body, limits));
+      const issuable = requests.filter((request) => isIssuable(keyRing, request)).length;
+      if (issuable === 0) throw noneIssuable();
+      return issuable;
+    }
+  }
+  return unknownMediaType(mediaType);
+}
+
+function isIssuable(keyRing: KeyRing, request: TokenRequest): boolean {
+  return keyRing.issuanceKey(request.tokenType, request.truncatedTokenKeyId) !== undefined;
+}
+
+function noneIssuable(): StileError {
+  return new StileError("TOKEN_REQUEST_INVALID", "no request of the batch can be issued");
 }
 
 /** What one request of a batch may fail with, by its own fault. */
