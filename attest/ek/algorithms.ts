@@ -47,8 +47,12 @@ const RSA_ENCRYPTION_IDENTIFIER = Uint8Array.from([
   0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
 ]);
 
-/** @throws `ATTEST_ALGORITHM_NOT_ALLOWED`, `ATTEST_EK_CERTIFICATE_INVALID` */
-export function checkSignatureAlgorithm(identifier: DerValue): void {
+/**
+ * @param signatureValue the signature, whose form is judged: asn1js would read BER here too, and one
+ *   certificate would have several encodings
+ * @throws `ATTEST_ALGORITHM_NOT_ALLOWED`, `ATTEST_EK_CERTIFICATE_INVALID`
+ */
+export function checkSignatureAlgorithm(identifier: DerValue, signatureValue: Uint8Array): void {
   const [oid, parameters, ...rest] = children(identifier);
   const family = SIGNATURE_ALGORITHMS.get(readOid(expectTag(oid, TAG.OBJECT_IDENTIFIER)));
   if (family === undefined)
@@ -57,6 +61,12 @@ export function checkSignatureAlgorithm(identifier: DerValue): void {
   const fits =
     family === "rsa" ? parameters !== undefined && isNull(parameters) : parameters === undefined;
   if (!fits || rest.length > 0) throw certificateInvalid("malformed signature algorithm");
+  // RFC 3279 §2.2.3: Ecdsa-Sig-Value ::= SEQUENCE { r INTEGER, s INTEGER }
+  if (family === "ecdsa") {
+    const numbers = children(parseDer(signatureValue, TAG.SEQUENCE));
+    if (numbers.length !== 2) throw certificateInvalid("malformed ECDSA signature");
+    for (const number of numbers) readPositiveInteger(number);
+  }
 }
 
 export interface CertifiedKey {

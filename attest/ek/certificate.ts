@@ -4,7 +4,7 @@
  * Reading a certificate verifies nothing: no signature, no date, no trust.
  */
 import * as pkijs from "pkijs";
-import { isStileError, StileError } from "../../wire/index.ts";
+import { constantTimeEqual } from "../../wire/index.ts";
 import {
   checkDer,
   children,
@@ -12,11 +12,13 @@ import {
   type DerValue,
   expectTag,
   parseDer,
+  readBitString,
   readBoolean,
   readOid,
   readSmallInteger,
   TAG,
 } from "./der.ts";
+import { certificateInvalid } from "./errors.ts";
 import { readTime } from "./time.ts";
 
 /** The largest EK certificates in the field are below 2 KiB; TPMs hold them in an NV index. */
@@ -46,6 +48,7 @@ export interface ParsedCertificate {
   readonly spki: Uint8Array;
   /** AlgorithmIdentifier, DER; equal inside and outside of the signed part. */
   readonly signatureAlgorithm: DerValue;
+  readonly signatureValue: Uint8Array;
   readonly extensions: ReadonlyMap<string, CertificateExtension>;
   readonly pki: pkijs.Certificate;
 }
@@ -55,44 +58,42 @@ export interface ParsedCertificate {
  * @throws `ATTEST_EK_CERTIFICATE_INVALID`
  */
 export function parseCertificate(der: Uint8Array): ParsedCertificate {
-  if (der.length > MAX_CERTIFICATE_BYTES) throw invalid("larger than the limit");
+  if (der.length > MAX_CERTIFICATE_BYTES) throw certificateInvalid("larger than the limit");
   // The bytes are the caller's and checks await: a copy cannot change in between.
   const certificate = parseDer(Uint8Array.from(der), TAG.SEQUENCE);
   checkDer(certificate);
   const [tbsCertificate, signatureAlgorithm, signatureValue, ...rest] = children(certificate);
-  if (rest.length > 0) throw invalid("fields after the signature");
-  expectTag(signatureValue, TAG.BIT_STRING);
+  if (rest.length > 0) throw certificateInvalid("fields after the signature");
+  const signature = readBitString(expectTag(signatureValue, TAG.BIT_STRING));
+  if (signature.unusedBits !== 0) throw certificateInvalid("a signature that is not whole bytes");
   const outer = expectTag(signatureAlgorithm, TAG.SEQUENCE);
   const fields = readTbsCertificate(expectTag(tbsCertificate, TAG.SEQUENCE));
   // RFC 5280 §4.1.1.2: the outer identifier is not signed, so it must repeat the signed one.
-  if (!sameBytes(fields.signature.raw, outer.raw))
-    throw invalid("two different signature algorithms");
-  const { signature, ...described } = fields;
+  if (!constantTimeEqual(fields.signatureAlgorithm.raw, outer.raw))
+    throw certificateInvalid("two different signature algorithms");
   return {
-    ...described,
+    ...fields,
     der: certificate.raw,
-    signatureAlgorithm: signature,
+    signatureValue: signature.bytes,
     pki: parsePki(certificate.raw),
   };
 }
 
-type TbsCertificate = Omit<ParsedCertificate, "der" | "signatureAlgorithm" | "pki"> & {
-  readonly signature: DerValue;
-};
+type TbsCertificate = Omit<ParsedCertificate, "der" | "signatureValue" | "pki">;
 
 function readTbsCertificate(tbs: DerValue): TbsCertificate {
   const [version, serialNumber, signature, issuer, validity, subject, spki, ...optional] =
     children(tbs);
   const [number, ...more] = children(expectTag(version, contextTag(0)));
   if (readSmallInteger(expectTag(number, TAG.INTEGER)) !== VERSION_3 || more.length > 0) {
-    throw invalid("a version other than 3");
+    throw certificateInvalid("a version other than 3");
   }
   expectTag(serialNumber, TAG.INTEGER);
   const [notBefore, notAfter, ...others] = children(expectTag(validity, TAG.SEQUENCE));
-  if (others.length > 0) throw invalid("a validity of more than two times");
+  if (others.length > 0) throw certificateInvalid("a validity of more than two times");
   const subjectName = expectTag(subject, TAG.SEQUENCE);
   return {
-    signature: expectTag(signature, TAG.SEQUENCE),
+    signatureAlgorithm: expectTag(signature, TAG.SEQUENCE),
     issuer: expectTag(issuer, TAG.SEQUENCE).raw,
     subject: subjectName.raw,
     subjectIsEmpty: subjectName.content.length === 0,
@@ -109,13 +110,13 @@ function readExtensions(optional: readonly DerValue[]): Map<string, CertificateE
   if (optional.length === 0) return extensions;
   const [field, ...rest] = optional;
   const [list, ...more] = children(expectTag(field, contextTag(3)));
-  if (rest.length > 0 || more.length > 0) throw invalid("fields after its extensions");
+  if (rest.length > 0 || more.length > 0) throw certificateInvalid("fields after its extensions");
   const entries = children(expectTag(list, TAG.SEQUENCE));
-  if (entries.length > MAX_EXTENSIONS) throw invalid("too many extensions");
+  if (entries.length > MAX_EXTENSIONS) throw certificateInvalid("too many extensions");
   for (const entry of entries) {
     const [oid, extension] = readExtension(expectTag(entry, TAG.SEQUENCE));
     // RFC 5280 §4.2: of two, one parser takes the first and another the last.
-    if (extensions.has(oid)) throw invalid("an extension twice");
+    if (extensions.has(oid)) throw certificateInvalid("an extension twice");
     extensions.set(oid, extension);
   }
   return extensions;
@@ -125,7 +126,7 @@ function readExtension(entry: DerValue): [string, CertificateExtension] {
   const parts = children(entry);
   const oid = readOid(expectTag(parts[0], TAG.OBJECT_IDENTIFIER));
   const flag = parts.length === 3 ? expectTag(parts[1], TAG.BOOLEAN) : undefined;
-  if (parts.length > 3) throw invalid("an extension of more than three fields");
+  if (parts.length > 3) throw certificateInvalid("an extension of more than three fields");
   const value = expectTag(parts.at(flag === undefined ? 1 : 2), TAG.OCTET_STRING);
   return [oid, { critical: flag !== undefined && readBoolean(flag), value: value.content }];
 }
@@ -134,15 +135,6 @@ function parsePki(der: Uint8Array): pkijs.Certificate {
   try {
     return pkijs.Certificate.fromBER(Uint8Array.from(der));
   } catch (cause) {
-    if (isStileError(cause)) throw cause;
-    throw invalid("fields that pkijs cannot read", cause);
+    throw certificateInvalid("fields that pkijs cannot read", cause);
   }
-}
-
-function invalid(what: string, cause?: unknown): StileError {
-  return new StileError("ATTEST_EK_CERTIFICATE_INVALID", `certificate: ${what}`, { cause });
-}
-
-function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, index) => byte === b[index]);
 }

@@ -42,7 +42,7 @@ export function checkValidity(certificate: ParsedCertificate, atMs: number): voi
 
 /** @throws `ATTEST_ALGORITHM_NOT_ALLOWED`, `ATTEST_EK_CERTIFICATE_EXPIRED`, `ATTEST_EK_CERTIFICATE_INVALID` */
 export function checkLeaf(leaf: ParsedCertificate, atMs: number): void {
-  checkSignatureAlgorithm(leaf.signatureAlgorithm);
+  checkSignatureAlgorithm(leaf.signatureAlgorithm, leaf.signatureValue);
   readCertifiedKey(leaf.spki);
   checkValidity(leaf, atMs);
   if (hasUnknownCritical(leaf)) throw certificateInvalid("a critical extension is not understood");
@@ -64,7 +64,7 @@ export function checkIssuer(
   issuer: ParsedCertificate,
   { atMs, below, anchor }: { atMs: number; below: number; anchor: boolean },
 ): void {
-  if (!anchor) checkSignatureAlgorithm(issuer.signatureAlgorithm);
+  if (!anchor) checkSignatureAlgorithm(issuer.signatureAlgorithm, issuer.signatureValue);
   readCertifiedKey(issuer.spki);
   checkValidity(issuer, atMs);
   if (hasUnknownCritical(issuer) || issuer.extensions.has(EXTENSION.nameConstraints)) {
