@@ -10,6 +10,7 @@ export const ERROR_CODES = {
   WIRE_VALUE_NOT_ALLOWED: "a field holds a value that the structure does not allow",
   WIRE_BAD_ENCODING: "a text encoding (hex, base64, base64url, UTF-8, varint) is malformed",
 
+  ATTEST_MESSAGE_INVALID: "a message of the attestation protocol does not have the required form",
   ATTEST_STRUCTURE_INVALID: "a TPM structure is well-formed but breaks a rule of its specification",
   ATTEST_ALGORITHM_NOT_ALLOWED: "an algorithm, curve, scheme or key size is not on the list",
   ATTEST_EK_CERTIFICATE_INVALID: "an EK certificate breaks the TCG EK credential profile",

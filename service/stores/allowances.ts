@@ -42,6 +42,11 @@ export interface AllowanceStore {
    * `ATTEST_ALLOWANCE_UNAVAILABLE` when the queue is full or the disk fails
    */
   charge(charge: AllowanceCharge): Promise<{ readonly remaining: number }>;
+  /**
+   * Takes a charge back whose tokens were not issued, in the window it was made in. Never below zero.
+   * @throws `ATTEST_ALLOWANCE_UNAVAILABLE`; the device then keeps the charge until its window ends
+   */
+  refund(charge: AllowanceCharge): Promise<void>;
   /** Answers what was taken, then closes the database. */
   close(): Promise<void>;
 }
@@ -71,6 +76,11 @@ export interface AllowanceStoreOptions {
   readonly openLevel?: OpenLevel;
 }
 
+/** A charge or, with `refund`, its taking back. */
+interface AllowanceChange extends AllowanceCharge {
+  readonly refund?: boolean;
+}
+
 type ChargeOutcome =
   | { readonly charged: true; readonly remaining: number }
   | { readonly charged: false; readonly retryAfterSeconds: number };
@@ -98,7 +108,7 @@ export async function openAllowanceStore(options: AllowanceStoreOptions): Promis
 class LevelAllowanceStore implements AllowanceStore {
   readonly #options: AllowanceStoreOptions;
   readonly #level: RecoveringLevel;
-  readonly #commits: GroupCommit<AllowanceCharge, ChargeOutcome>;
+  readonly #commits: GroupCommit<AllowanceChange, ChargeOutcome>;
   readonly #windows = new AllowanceWindows();
 
   constructor(options: AllowanceStoreOptions) {
@@ -137,6 +147,11 @@ class LevelAllowanceStore implements AllowanceStore {
     throw new StileError("ATTEST_ALLOWANCE_EXCEEDED", message, { retryAfterSeconds });
   }
 
+  async refund(charge: AllowanceCharge): Promise<void> {
+    checkCharge(charge);
+    await this.#commits.submit({ ...charge, refund: true });
+  }
+
   async close(): Promise<void> {
     await this.#commits.close();
     await this.#level.close();
@@ -144,7 +159,7 @@ class LevelAllowanceStore implements AllowanceStore {
 
   async #commit(
     level: Level,
-    batch: readonly AllowanceCharge[],
+    batch: readonly AllowanceChange[],
   ): Promise<readonly ChargeOutcome[]> {
     const keys = batch.map((charge) => this.#keyOf(charge));
     const [windows, ...stored] = await level.getMany([KEPT_WINDOWS_KEY, ...keys]);
@@ -153,11 +168,13 @@ class LevelAllowanceStore implements AllowanceStore {
     const outcomes = batch.map((charge, i): ChargeOutcome => {
       const key = keys[i] ?? this.#keyOf(charge);
       const name = Buffer.from(key).toString("latin1");
-      const total = (used.get(name) ?? decodeCount(stored[i])) + charge.count;
-      if (total > this.#options.limit) return this.#exceeded(charge.atMs);
+      const before = used.get(name) ?? decodeCount(stored[i]);
+      const { count, refund = false } = charge;
+      const total = refund ? Math.max(0, before - count) : before + count;
+      if (!refund && total > this.#options.limit) return this.#exceeded(charge.atMs);
       used.set(name, total);
       writes.set(name, { key, value: encodeCount(total) });
-      return { charged: true, remaining: this.#options.limit - total };
+      return { charged: true, remaining: Math.max(0, this.#options.limit - total) };
     });
     const kept = this.#windows.advance(
       windows,

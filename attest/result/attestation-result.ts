@@ -1,0 +1,216 @@
+/**
+ * Attestation results: an EAR (draft-ietf-rats-ear) as a JWT (RFC 7519), ES256, with the AR4SI
+ * trustworthiness vector (draft-ietf-rats-ar4si) and the device key as confirmation key (RFC 7800).
+ * Short-lived, for one attester's own token endpoint; useless without the TPM that holds the key.
+ */
+import type { KeyObject } from "node:crypto";
+import { exportJWK, type JWK, jwtVerify, SignJWT } from "jose";
+import { StileError } from "../../wire/index.ts";
+
+/** AR4SI §2.3: each claim is a number from -128 to 127; 0 is no claim, 2 and up affirm. */
+export interface TrustworthinessVector {
+  readonly instanceIdentity: number;
+  readonly configuration: number;
+  readonly executables: number;
+  readonly fileSystem: number;
+  readonly hardware: number;
+  readonly runtimeOpaque: number;
+  readonly storageOpaque: number;
+  readonly sourcedData: number;
+}
+
+/** A P-256 public key (RFC 7518 §6.2.1). */
+export interface Es256PublicJwk {
+  readonly kty: "EC";
+  readonly crv: "P-256";
+  readonly x: string;
+  readonly y: string;
+}
+
+export interface AttestationResultClaims {
+  /** The device's pseudonym at this attester. */
+  readonly subject: string;
+  readonly deviceKey: Es256PublicJwk;
+  readonly trustworthiness: TrustworthinessVector;
+  readonly channelBinding: "tls-exporter" | "none";
+  readonly appraisalPolicyId: string;
+}
+
+export interface AttestationResultSigner {
+  readonly sign: (
+    claims: AttestationResultClaims,
+  ) => Promise<{ readonly jwt: string; readonly expiresAtMs: number }>;
+  readonly publicJwk: () => Promise<JWK>;
+}
+
+export interface AttestationResultSignerOptions {
+  /** P-256. */
+  readonly privateKey: KeyObject;
+  readonly publicKey: KeyObject;
+  readonly keyId: string;
+  /** URL of the attester. */
+  readonly issuer: string;
+  readonly audience: string;
+  readonly lifetimeSeconds: number;
+  /** Unix milliseconds. */
+  readonly clock: () => number;
+  readonly verifierId: { readonly developer: string; readonly build: string };
+}
+
+const TYPE = "eat-ear+jwt";
+const EAT_PROFILE = "tag:github.com,2023:veraison/ear";
+/** Names of our own claims have a collision-resistant form (RFC 7519 §4.2). */
+const CHANNEL_BINDING_CLAIM = "urn:stile:channel-binding";
+/** A result is about 1,100 characters. */
+const MAX_JWT_CHARS = 4_096;
+/** Base64url of 32 bytes. */
+const COORDINATE = /^[A-Za-z0-9_-]{43}$/;
+
+export function createAttestationResultSigner(
+  options: AttestationResultSignerOptions,
+): AttestationResultSigner {
+  return {
+    sign: async (claims) => {
+      const issuedAt = Math.floor(options.clock() / 1_000);
+      const expiresAt = issuedAt + options.lifetimeSeconds;
+      const jwt = await new SignJWT(payloadOf(options, claims))
+        .setProtectedHeader({ alg: "ES256", typ: TYPE, kid: options.keyId })
+        .setIssuer(options.issuer)
+        .setAudience(options.audience)
+        .setSubject(claims.subject)
+        .setIssuedAt(issuedAt)
+        .setExpirationTime(expiresAt)
+        .sign(options.privateKey);
+      return { jwt, expiresAtMs: expiresAt * 1_000 };
+    },
+    publicJwk: async () => ({
+      ...(await exportJWK(options.publicKey)),
+      kid: options.keyId,
+      alg: "ES256",
+      use: "sig",
+    }),
+  };
+}
+
+function payloadOf(
+  options: AttestationResultSignerOptions,
+  claims: AttestationResultClaims,
+): Record<string, unknown> {
+  const vector = claims.trustworthiness;
+  return {
+    eat_profile: EAT_PROFILE,
+    "ear.verifier-id": options.verifierId,
+    cnf: { jwk: claims.deviceKey },
+    [CHANNEL_BINDING_CLAIM]: claims.channelBinding,
+    submods: {
+      tpm: {
+        "ear.status": "affirming",
+        "ear.appraisal-policy-id": claims.appraisalPolicyId,
+        "ear.trustworthiness-vector": {
+          "instance-identity": vector.instanceIdentity,
+          configuration: vector.configuration,
+          executables: vector.executables,
+          "file-system": vector.fileSystem,
+          hardware: vector.hardware,
+          "runtime-opaque": vector.runtimeOpaque,
+          "storage-opaque": vector.storageOpaque,
+          "sourced-data": vector.sourcedData,
+        },
+      },
+    },
+  };
+}
+
+/** What the token endpoint may believe of a result. */
+export interface VerifiedAttestationResult {
+  readonly kind: "verified-attestation-result";
+  readonly subject: string;
+  readonly deviceKey: Es256PublicJwk;
+  readonly channelBinding: "tls-exporter" | "none";
+}
+
+export interface AttestationResultVerifier {
+  /** @throws `ATTEST_RESULT_INVALID`, whatever is wrong: why is nobody's business but ours */
+  readonly verify: (jwt: string) => Promise<VerifiedAttestationResult>;
+}
+
+export interface AttestationResultVerifierOptions {
+  readonly publicKey: KeyObject;
+  readonly issuer: string;
+  readonly audience: string;
+  readonly clock: () => number;
+}
+
+export function createAttestationResultVerifier(
+  options: AttestationResultVerifierOptions,
+): AttestationResultVerifier {
+  return {
+    verify: async (jwt) => {
+      if (jwt.length > MAX_JWT_CHARS) throw invalid();
+      const payload = await verifiedPayload(options, jwt);
+      const { cnf, submods, sub } = payload;
+      const channelBinding = payload[CHANNEL_BINDING_CLAIM];
+      if (
+        typeof sub !== "string" ||
+        payload["eat_profile"] !== EAT_PROFILE ||
+        statusOf(submods) !== "affirming" ||
+        (channelBinding !== "tls-exporter" && channelBinding !== "none")
+      ) {
+        throw invalid();
+      }
+      const deviceKey = confirmationKey(cnf);
+      return { kind: "verified-attestation-result", subject: sub, deviceKey, channelBinding };
+    },
+  };
+}
+
+async function verifiedPayload(
+  options: AttestationResultVerifierOptions,
+  jwt: string,
+): Promise<Record<string, unknown>> {
+  try {
+    const { payload } = await jwtVerify(jwt, options.publicKey, {
+      algorithms: ["ES256"],
+      typ: TYPE,
+      issuer: options.issuer,
+      audience: options.audience,
+      currentDate: new Date(options.clock()),
+      requiredClaims: ["sub", "exp", "iat", "cnf"],
+    });
+    return payload;
+  } catch (cause) {
+    throw invalid(cause);
+  }
+}
+
+function statusOf(submods: unknown): unknown {
+  return field(field(submods, "tpm"), "ear.status");
+}
+
+function confirmationKey(cnf: unknown): Es256PublicJwk {
+  const jwk = field(cnf, "jwk");
+  const key = es256PublicJwk(jwk);
+  if (key === undefined) throw invalid();
+  return key;
+}
+
+/** The P-256 public key in a JWK of exactly its four members, or undefined. */
+export function es256PublicJwk(jwk: unknown): Es256PublicJwk | undefined {
+  if (typeof jwk !== "object" || jwk === null || Object.keys(jwk).length !== 4) return undefined;
+  const [x, y] = [field(jwk, "x"), field(jwk, "y")];
+  if (field(jwk, "kty") !== "EC" || field(jwk, "crv") !== "P-256") return undefined;
+  if (typeof x !== "string" || typeof y !== "string") return undefined;
+  if (!COORDINATE.test(x) || !COORDINATE.test(y)) return undefined;
+  return { kty: "EC", crv: "P-256", x, y };
+}
+
+function field(value: unknown, name: string): unknown {
+  if (typeof value !== "object" || value === null || !Object.hasOwn(value, name)) return undefined;
+  return (value as Readonly<Record<string, unknown>>)[name];
+}
+
+function invalid(cause?: unknown): StileError {
+  return new StileError("ATTEST_RESULT_INVALID", "the attestation result is not valid here", {
+    cause,
+  });
+}

@@ -1,0 +1,164 @@
+/**
+ * DPoP proofs (RFC 9449): whoever uses an attestation result shows, for each request anew, that it has
+ * the device key the result confirms. Checked by §4.3, step by step; ES256 only, as the key is.
+ */
+import { calculateJwkThumbprint, decodeProtectedHeader, importJWK, jwtVerify } from "jose";
+import { encodeBase64Url, encodeUtf8, StileError } from "../../wire/index.ts";
+import type { AttestCrypto } from "../crypto.ts";
+import { type Es256PublicJwk, es256PublicJwk } from "./attestation-result.ts";
+
+export interface DpopVerifierOptions {
+  readonly crypto: AttestCrypto;
+  /** Unix milliseconds. */
+  readonly clock: () => number;
+  /** How far `iat` may lie from now, both ways, in seconds. Default 60. */
+  readonly maxAgeSeconds?: number;
+  /** Proofs that are remembered; when full, new ones are refused rather than old ones forgotten. */
+  readonly maxRemembered?: number;
+}
+
+export interface DpopCheck {
+  /** The only `DPoP` header of the request; undefined where there is none or more than one. */
+  readonly proof: string | undefined;
+  /** The HTTP method, upper case. */
+  readonly method: string;
+  /** The URI of the request, without query and fragment. */
+  readonly uri: string;
+  /** The attestation result that came along. */
+  readonly accessToken: string;
+  /** The key that the result confirms. */
+  readonly jwk: Es256PublicJwk;
+}
+
+export interface DpopVerifier {
+  /** @throws `ATTEST_PROOF_INVALID` */
+  readonly verify: (check: DpopCheck) => Promise<void>;
+}
+
+/** A proof is about 500 characters. */
+const MAX_PROOF_CHARS = 2_048;
+const MAX_JTI_CHARS = 128;
+const DEFAULT_MAX_AGE_SECONDS = 60;
+/** About 20 MB; a device needs the 2,001st proof of each second for two minutes to fill it. */
+const DEFAULT_MAX_REMEMBERED = 200_000;
+
+export function createDpopVerifier(options: DpopVerifierOptions): DpopVerifier {
+  const maxAgeSeconds = options.maxAgeSeconds ?? DEFAULT_MAX_AGE_SECONDS;
+  const replays = createReplayMemory(options, maxAgeSeconds * 1_000);
+  return {
+    verify: async (check) => {
+      const { proof } = check;
+      // 1. there is not more than one DPoP header; 2. it is one well-formed JWT
+      if (proof === undefined || proof.length > MAX_PROOF_CHARS)
+        throw invalid("expected one proof");
+      const key = keyOf(proof);
+      // 3. to 7. claims are there, typ, alg, signature by the header's own public key
+      const payload = await verifiedPayload(proof, key, maxAgeSeconds, options.clock());
+      // 8. htm, 9. htu
+      if (payload["htm"] !== check.method) throw invalid("htm is not this request's method");
+      if (!isSameUri(payload["htu"], check.uri)) throw invalid("htu is not this request's URI");
+      // 11. iat lies in the window
+      const ageSeconds = Math.abs(options.clock() / 1_000 - Number(payload["iat"]));
+      if (!(ageSeconds <= maxAgeSeconds)) throw invalid("iat is too far from now");
+      // 12. ath, and the key is the one that the result confirms
+      if (payload["ath"] !== hashOf(options.crypto, check.accessToken)) {
+        throw invalid("ath is not of this result");
+      }
+      if ((await thumbprint(key)) !== (await thumbprint(check.jwk))) {
+        throw invalid("the key is not the one that the result confirms");
+      }
+      // §11.1: once; last, so that only proofs of the right key are remembered
+      const { jti } = payload;
+      if (typeof jti !== "string" || jti.length === 0 || jti.length > MAX_JTI_CHARS) {
+        throw invalid("jti is missing");
+      }
+      replays.useOnce(`${await thumbprint(key)} ${jti}`);
+    },
+  };
+}
+
+/** The result in an `Authorization: DPoP …` header. @throws `ATTEST_RESULT_INVALID` */
+export function parseDpopAuthorization(header: string | undefined): string {
+  const token = /^dpop +(?<token>[A-Za-z0-9._~+/-]+=*) *$/i.exec(
+    header !== undefined && header.length <= 8_192 ? header : "",
+  )?.groups?.["token"];
+  if (token === undefined) {
+    throw new StileError("ATTEST_RESULT_INVALID", "expected an attestation result (DPoP scheme)");
+  }
+  return token;
+}
+
+function keyOf(proof: string): Es256PublicJwk {
+  let jwk: unknown;
+  try {
+    ({ jwk } = decodeProtectedHeader(proof));
+  } catch (cause) {
+    throw invalid("expected a JWT", cause);
+  }
+  // Exactly the four public members: a private key in the header is refused too (step 7).
+  const key = es256PublicJwk(jwk);
+  if (key === undefined) throw invalid("expected a P-256 public key in the header");
+  return key;
+}
+
+async function verifiedPayload(
+  proof: string,
+  key: Es256PublicJwk,
+  maxAgeSeconds: number,
+  nowMs: number,
+): Promise<Record<string, unknown>> {
+  try {
+    const { payload } = await jwtVerify(proof, await importJWK({ ...key }, "ES256"), {
+      algorithms: ["ES256"],
+      typ: "dpop+jwt",
+      requiredClaims: ["jti", "htm", "htu", "iat", "ath"],
+      currentDate: new Date(nowMs),
+      clockTolerance: maxAgeSeconds,
+    });
+    return payload;
+  } catch (cause) {
+    throw invalid("the proof does not verify", cause);
+  }
+}
+
+/** §4.3 step 9: compared after normalisation, without query and fragment. */
+function isSameUri(claimed: unknown, uri: string): boolean {
+  if (typeof claimed !== "string" || !URL.canParse(claimed)) return false;
+  const [a, b] = [new URL(claimed), new URL(uri)];
+  return a.origin === b.origin && a.pathname === b.pathname;
+}
+
+function hashOf(crypto: AttestCrypto, token: string): string {
+  return encodeBase64Url(crypto.hash("sha256", encodeUtf8(token)));
+}
+
+function thumbprint(jwk: Es256PublicJwk): Promise<string> {
+  return calculateJwkThumbprint({ ...jwk });
+}
+
+/** Remembers each name until a proof with it could not be fresh any more. */
+function createReplayMemory(
+  options: DpopVerifierOptions,
+  maxAgeMs: number,
+): { readonly useOnce: (name: string) => void } {
+  const maxRemembered = options.maxRemembered ?? DEFAULT_MAX_REMEMBERED;
+  /** In the order of insertion, which is the order of expiry. */
+  const expiry = new Map<string, number>();
+  return {
+    useOnce: (name) => {
+      const nowMs = options.clock();
+      for (const [known, expiresAtMs] of expiry) {
+        if (expiresAtMs > nowMs) break;
+        expiry.delete(known);
+      }
+      if (expiry.has(name)) throw invalid("the proof was used before");
+      if (expiry.size >= maxRemembered) throw invalid("too many proofs are remembered");
+      // Twice the window: iat may lie that far ahead of now and the proof still be fresh.
+      expiry.set(name, nowMs + 2 * maxAgeMs);
+    },
+  };
+}
+
+function invalid(message: string, cause?: unknown): StileError {
+  return new StileError("ATTEST_PROOF_INVALID", `DPoP proof: ${message}`, { cause });
+}

@@ -1,0 +1,182 @@
+/**
+ * The attester's endpoints: the two steps of TPM attestation, and token requests of attested devices.
+ * A token request is looked at in this order: media type, attestation result, proof of possession,
+ * whether the issuer could issue it, allowance, issuance. So nothing is charged for what cannot be issued.
+ */
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import {
+  type AttestationResultSigner,
+  type AttestationResultVerifier,
+  type AppraisedDevice,
+  type DpopVerifier,
+  encodeChallengeResponse,
+  encodeEvidenceResponse,
+  parseChallengeRequest,
+  parseDpopAuthorization,
+  parseEvidenceRequest,
+  type TpmAttester,
+} from "../../attest/index.ts";
+import {
+  isIssuanceMediaType,
+  type IssuanceMediaType,
+  type IssuanceResult,
+  type Issuer,
+  MEDIA_TYPE_GENERIC_BATCH_REQUEST,
+  MEDIA_TYPE_TOKEN_REQUEST,
+} from "../../tokens/index.ts";
+import { StileError } from "../../wire/index.ts";
+import { outcomeOf } from "../http/app.ts";
+import { TOKEN_REQUEST_PATH } from "../issuer/routes.ts";
+import type { Metrics } from "../metrics.ts";
+import type { AllowanceStore } from "../stores/index.ts";
+import { trustworthinessOf } from "./trustworthiness.ts";
+
+export interface AttesterRoutesOptions {
+  readonly attester: TpmAttester;
+  readonly resultSigner: AttestationResultSigner;
+  readonly resultVerifier: AttestationResultVerifier;
+  readonly dpopVerifier: DpopVerifier;
+  readonly allowances: AllowanceStore;
+  readonly issuer: Issuer;
+  /** URL of this service as clients see it; DPoP proofs name it. */
+  readonly publicUrl: string;
+  readonly clock: () => number;
+  readonly metrics: Metrics;
+  /** 32 bytes of the connection that carries a request (RFC 9266). */
+  readonly tlsExporterOf: (request: FastifyRequest) => Uint8Array | undefined;
+}
+
+const POLICY_ID = "urn:stile:policy:tpm-default";
+
+export function registerAttesterRoutes(app: FastifyInstance, options: AttesterRoutesOptions): void {
+  app.post(
+    "/attest/tpm/challenge",
+    { schema: { summary: "TPM attestation, step 1: certificates and public areas" } },
+    (request) =>
+      counted(options, "challenge", async () =>
+        encodeChallengeResponse(
+          await options.attester.challenge(parseChallengeRequest(request.body)),
+        ),
+      ),
+  );
+  app.post(
+    "/attest/tpm/evidence",
+    { schema: { summary: "TPM attestation, step 2: activated secret, quote, certified key" } },
+    (request) =>
+      counted(options, "evidence", async () => {
+        const evidence = parseEvidenceRequest(request.body);
+        const exporter = options.tlsExporterOf(request);
+        const device = await options.attester.evidence(evidence, exporter);
+        return answerWithResult(options, device);
+      }),
+  );
+  registerTokenRequests(app, options);
+}
+
+async function answerWithResult(
+  options: AttesterRoutesOptions,
+  device: AppraisedDevice,
+): Promise<ReturnType<typeof encodeEvidenceResponse>> {
+  const { jwt, expiresAtMs } = await options.resultSigner.sign({
+    subject: device.pseudonym,
+    deviceKey: device.deviceKey,
+    trustworthiness: trustworthinessOf(device),
+    channelBinding: device.channelBinding,
+    appraisalPolicyId: POLICY_ID,
+  });
+  const expiresIn = Math.max(0, Math.floor((expiresAtMs - options.clock()) / 1_000));
+  return encodeEvidenceResponse({ attestationResult: jwt, expiresIn });
+}
+
+function registerTokenRequests(app: FastifyInstance, options: AttesterRoutesOptions): void {
+  app.addContentTypeParser(
+    [MEDIA_TYPE_TOKEN_REQUEST, MEDIA_TYPE_GENERIC_BATCH_REQUEST],
+    { parseAs: "buffer" },
+    (_request, body, done) => done(null, body),
+  );
+  app.post(
+    TOKEN_REQUEST_PATH,
+    { schema: { summary: "Blind signatures for an attested device (RFC 9578 §5, §6)" } },
+    async (request, reply) => {
+      try {
+        const result = await issueFor(request, options);
+        options.metrics.tokenRequests.inc({ outcome: "OK" });
+        options.metrics.tokensIssued.inc(result.issued);
+        return await reply
+          .code(result.status)
+          .type(result.mediaType)
+          .send(Buffer.from(result.body));
+      } catch (error) {
+        options.metrics.tokenRequests.inc({ outcome: outcomeOf(error) });
+        return unauthorizedOr(reply, error);
+      }
+    },
+  );
+}
+
+async function issueFor(
+  request: FastifyRequest,
+  options: AttesterRoutesOptions,
+): Promise<IssuanceResult> {
+  const mediaType = issuanceMediaType(request);
+  const accessToken = parseDpopAuthorization(request.headers.authorization);
+  const result = await options.resultVerifier.verify(accessToken);
+  await options.dpopVerifier.verify({
+    proof: onlyHeader(request, "dpop"),
+    method: "POST",
+    uri: `${options.publicUrl}${TOKEN_REQUEST_PATH}`,
+    accessToken,
+    jwk: result.deviceKey,
+  });
+  const body = new Uint8Array(request.body instanceof Buffer ? request.body : []);
+  const charge = {
+    pseudonym: result.subject,
+    count: options.issuer.examine(mediaType, body),
+    atMs: options.clock(),
+  };
+  await options.allowances.charge(charge);
+  try {
+    return await options.issuer.issue(mediaType, body);
+  } catch (error) {
+    // Where even this fails, the device keeps the charge until its window ends: never more tokens.
+    await options.allowances.refund(charge).catch(() => undefined);
+    throw error;
+  }
+}
+
+function issuanceMediaType(request: FastifyRequest): IssuanceMediaType {
+  const mediaType = (request.headers["content-type"] ?? "").split(";")[0]?.trim().toLowerCase();
+  if (mediaType === undefined || !isIssuanceMediaType(mediaType)) {
+    throw new StileError("SERVICE_MEDIA_TYPE_UNSUPPORTED", "expected a token request");
+  }
+  return mediaType;
+}
+
+/** A header that occurs at most once: two could be read as either by two readers. */
+function onlyHeader(request: FastifyRequest, name: string): string | undefined {
+  const values = request.raw.headersDistinct[name] ?? [];
+  return values.length === 1 ? values[0] : undefined;
+}
+
+/** RFC 9449 §7.1: a refused credential is answered with the scheme that would be accepted. */
+function unauthorizedOr(reply: FastifyReply, error: unknown): never {
+  if (outcomeOf(error) === "ATTEST_RESULT_INVALID" || outcomeOf(error) === "ATTEST_PROOF_INVALID") {
+    void reply.header("www-authenticate", 'DPoP algs="ES256"');
+  }
+  throw error;
+}
+
+async function counted<T>(
+  options: AttesterRoutesOptions,
+  step: "challenge" | "evidence",
+  work: () => Promise<T>,
+): Promise<T> {
+  try {
+    const result = await work();
+    options.metrics.attestations.inc({ step, outcome: "OK" });
+    return result;
+  } catch (error) {
+    options.metrics.attestations.inc({ step, outcome: outcomeOf(error) });
+    throw error;
+  }
+}

@@ -1,0 +1,59 @@
+/** `stile config check FILE` and `stile config docs`: the configuration without starting anything. */
+import { configSchema, loadConfig } from "../config/index.ts";
+import { CliUsageError } from "./usage.ts";
+
+export function configCommand(args: readonly string[]): Promise<number> {
+  const [verb, file] = args;
+  if (verb === "check" && file !== undefined) {
+    loadConfig(file, process.env);
+    process.stdout.write("the configuration is valid\n");
+  } else if (verb === "docs" && file === undefined) {
+    process.stdout.write(configurationDocs());
+  } else {
+    throw new CliUsageError("expected: stile config check FILE, or stile config docs");
+  }
+  return Promise.resolve(0);
+}
+
+interface SchemaNode {
+  readonly description?: string;
+  readonly type?: string;
+  readonly default?: unknown;
+  readonly minimum?: number;
+  readonly maximum?: number;
+  readonly enum?: readonly string[];
+  readonly properties?: Readonly<Record<string, SchemaNode>>;
+}
+
+/** The reference of all settings, made from the schema. */
+export function configurationDocs(): string {
+  const rows = rowsOf(configSchema as SchemaNode, "");
+  return [
+    "# Configuration",
+    "",
+    "One YAML file (`stile serve --config FILE`) and environment variables over it:",
+    "`STILE_EDGE__ISSUER_NAME` sets `edge.issuerName`. Relative paths start at the working directory.",
+    "Unknown settings stop the start. This page is made by `npm run stile -- config docs`.",
+    "",
+    "| setting | meaning | values | default |",
+    "|---|---|---|---|",
+    ...rows,
+    "",
+  ].join("\n");
+}
+
+function rowsOf(node: SchemaNode, path: string): string[] {
+  return Object.entries(node.properties ?? {}).flatMap(([name, inner]) => {
+    const at = path === "" ? name : `${path}.${name}`;
+    if (inner.properties !== undefined) return rowsOf(inner, at);
+    const fallback =
+      inner.default === undefined ? "required" : `\`${JSON.stringify(inner.default)}\``;
+    return [`| \`${at}\` | ${inner.description ?? ""} | ${valuesOf(inner)} | ${fallback} |`];
+  });
+}
+
+function valuesOf(node: SchemaNode): string {
+  if (node.enum !== undefined) return node.enum.map((word) => `\`${word}\``).join(", ");
+  if (node.type === "integer") return `${node.minimum ?? ""} to ${node.maximum ?? ""}`;
+  return node.type === "array" ? "list" : "text";
+}

@@ -1,0 +1,65 @@
+#!/usr/bin/env node
+/**
+ * The command line: a table of commands, each a function of its arguments. Exit code 0 is success, 1 a
+ * failure with one sentence on standard error, 2 a wrong use.
+ */
+import { isStileError } from "../../wire/index.ts";
+import { agentCommand } from "./agent.ts";
+import { configCommand } from "./config.ts";
+import { demoCommand } from "./demo.ts";
+import { healthCommand } from "./health.ts";
+import { serveCommand } from "./serve.ts";
+import { CliUsageError } from "./usage.ts";
+
+interface Command {
+  readonly summary: string;
+  readonly run: (args: readonly string[]) => Promise<number>;
+}
+
+const COMMANDS: Readonly<Record<string, Command>> = {
+  serve: {
+    summary: "run the sidecar (--config FILE, or --dev on this machine)",
+    run: serveCommand,
+  },
+  demo: { summary: "the whole chain as a story, on a software TPM (--json)", run: demoCommand },
+  agent: { summary: "the device side: agent attest | tokens | fetch URL", run: agentCommand },
+  config: { summary: "config check FILE, config docs", run: configCommand },
+  health: { summary: "exit 0 if a running sidecar is ready (--config FILE)", run: healthCommand },
+};
+
+async function main(): Promise<number> {
+  const [name, ...args] = process.argv.slice(2);
+  const command = name === undefined ? undefined : COMMANDS[name];
+  if (command === undefined) {
+    const asked = name === undefined || name === "help" || name === "--help";
+    const out = asked ? process.stdout : process.stderr;
+    if (!asked) out.write(`stile: unknown command ${JSON.stringify(name)}\n`);
+    out.write("Usage: stile COMMAND ...\n");
+    for (const [word, { summary }] of Object.entries(COMMANDS)) {
+      out.write(`  ${word.padEnd(8)} ${summary}\n`);
+    }
+    return asked ? 0 : 2;
+  }
+  return command.run(args);
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  if (error instanceof CliUsageError || isUsageError(error)) {
+    process.stderr.write(`stile: ${error.message}\n`);
+    process.exitCode = 2;
+  } else if (isStileError(error)) {
+    process.stderr.write(`stile: ${error.message} (${error.code})\n`);
+    process.exitCode = 1;
+  } else {
+    throw error;
+  }
+}
+
+/** What `parseArgs` of node:util throws on an unknown or malformed option. */
+function isUsageError(error: unknown): error is Error {
+  return (
+    error instanceof TypeError && "code" in error && String(error.code).startsWith("ERR_PARSE")
+  );
+}

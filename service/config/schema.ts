@@ -1,0 +1,266 @@
+/**
+ * The configuration: one schema, one type. The schema holds each setting's unit, range, default and
+ * meaning; `docs/configuration.md` is generated from it. The interface below repeats only names and
+ * types, and the compiler holds the two together (`checkConfig` assigns one to the other).
+ */
+import { Type } from "typebox";
+import { Value } from "typebox/value";
+import { StileError } from "../../wire/index.ts";
+
+/** What a challenge is bound to (RFC 9577 §2.1.1.2). */
+export type RedemptionContextSetting = "none" | "window" | "window+network" | "connection";
+
+export interface Config {
+  readonly publicUrl: string;
+  readonly listen: { readonly host: string; readonly port: number };
+  readonly operator: { readonly listen: string };
+  readonly stateDir: string;
+  readonly passphraseFile: string;
+  readonly log: { readonly level: "debug" | "info" | "warn" | "error" | "silent" };
+  readonly tls: {
+    readonly certificateFile: string;
+    readonly keyFile: string;
+    readonly reloadSeconds: number;
+    readonly maxConnections: number;
+  };
+  readonly edge: {
+    readonly hosts: readonly string[];
+    readonly issuerName: string;
+    readonly upstream: string;
+    readonly redemptionContext: RedemptionContextSetting;
+    readonly windowSeconds: number;
+    readonly clearanceSeconds: number;
+    readonly challengeMaxAgeSeconds: number;
+    readonly maxBodyBytes: number;
+    readonly upstreamTimeoutSeconds: number;
+    readonly authorize: { readonly headers: "off" | "original" | "forwarded" };
+  };
+  readonly attester: {
+    readonly manufacturerRootsFile: string;
+    readonly channelBinding: "required" | "unsafeOff";
+    readonly pcrs: readonly number[];
+    readonly sessionSeconds: number;
+    readonly maxSessions: number;
+    readonly resultSeconds: number;
+    readonly allowance: { readonly tokens: number; readonly windowSeconds: number };
+  };
+  readonly issuer: {
+    readonly activeSeconds: number;
+    readonly directoryMaxAgeSeconds: number;
+    readonly redeemableSeconds: number;
+    readonly maxBatch: number;
+    readonly workers: number;
+    readonly maxQueue: number;
+  };
+  readonly limits: {
+    readonly requestsPerMinute: number;
+    readonly drainSeconds: number;
+  };
+}
+
+const closed = { additionalProperties: false } as const;
+const section = { ...closed, default: {} } as const;
+const DAY = 86_400;
+
+/** A whole number with its range and default. */
+function whole(
+  description: string,
+  minimum: number,
+  maximum: number,
+  value: number,
+): Type.TInteger {
+  return Type.Integer({ description, minimum, maximum, default: value });
+}
+
+function text(description: string, value?: string): Type.TString {
+  return Type.String({
+    description,
+    minLength: 1,
+    maxLength: 4096,
+    ...(value === undefined ? {} : { default: value }),
+  });
+}
+
+/** One of several words; the first is the default. */
+function choice<const T extends readonly [string, ...string[]]>(
+  description: string,
+  words: T,
+): Type.TUnsafe<T[number]> {
+  return Type.Unsafe<T[number]>({ description, type: "string", enum: words, default: words[0] });
+}
+
+const tls = {
+  certificateFile: text("PEM file with the server certificate and its intermediates"),
+  keyFile: text("PEM file with the server's private key"),
+  reloadSeconds: whole("how often the two files are looked at for a change", 1, 86_400, 10),
+  maxConnections: whole("open connections; more are dropped and counted", 1, 1_000_000, 10_000),
+};
+
+const edge = {
+  hosts: Type.Array(text("host"), {
+    description: "hosts that are served, as in the Host header (with the port if it is not 443)",
+    minItems: 1,
+    maxItems: 256,
+  }),
+  issuerName: text("server name of the token issuer (RFC 9577 §2.1), host or host:port"),
+  upstream: text("where admitted requests go: http://host:port or unix:/path"),
+  redemptionContext: choice(
+    "what a challenge is bound to: window, none, window+network or connection (RFC 9577 §2.1.1.2)",
+    ["window", "none", "window+network", "connection"],
+  ),
+  windowSeconds: whole(
+    "length of a redemption window; tokens live one to two of them",
+    60,
+    30 * DAY,
+    14_400,
+  ),
+  clearanceSeconds: whole(
+    "how long one redemption admits its client; 0 sets no cookie",
+    0,
+    DAY,
+    1_800,
+  ),
+  challengeMaxAgeSeconds: whole("max-age of a challenge (RFC 9577 §2.1.2)", 1, DAY, 300),
+  maxBodyBytes: whole("largest request body that is forwarded", 0, 2 ** 40, 2 ** 30),
+  upstreamTimeoutSeconds: whole("until the upstream's first byte, and between bytes", 1, 3_600, 60),
+  authorize: Type.Object(
+    {
+      headers: choice(
+        "how /.stile/authorize learns of the request: off, X-Original-* or X-Forwarded-* headers",
+        ["off", "original", "forwarded"],
+      ),
+    },
+    section,
+  ),
+};
+
+const attester = {
+  manufacturerRootsFile: text("PEM file with the roots and intermediates of TPM manufacturers"),
+  channelBinding: choice(
+    "evidence is tied to its TLS connection: required, or unsafeOff where TLS ends before Stile",
+    ["required", "unsafeOff"],
+  ),
+  pcrs: Type.Array(Type.Integer({ minimum: 0, maximum: 23 }), {
+    description: "PCRs of the SHA-256 bank that a quote covers",
+    minItems: 1,
+    maxItems: 24,
+    default: [0, 1, 2, 3, 4, 5, 6, 7],
+  }),
+  sessionSeconds: whole("time from challenge to evidence", 5, 600, 120),
+  maxSessions: whole("attestation sessions open at once", 1, 1_000_000, 10_000),
+  resultSeconds: whole("validity of an attestation result", 30, DAY, 900),
+  allowance: Type.Object(
+    {
+      tokens: whole("tokens that one device may have in one window", 1, 1_000_000, 500),
+      windowSeconds: whole("length of that window", 60, 30 * DAY, DAY),
+    },
+    section,
+  ),
+};
+
+const issuer = {
+  activeSeconds: whole("how long a key signs", 3_600, 365 * DAY, 7 * DAY),
+  directoryMaxAgeSeconds: whole("max-age of the key directory (RFC 9578 §4)", 60, 7 * DAY, DAY),
+  redeemableSeconds: whole(
+    "how long tokens of a retired key are redeemed",
+    3_600,
+    365 * DAY,
+    8 * DAY,
+  ),
+  maxBatch: whole("token requests in one batch", 1, 1_000, 100),
+  workers: whole("signing threads; 0 means one per core", 0, 256, 0),
+  maxQueue: whole("blind signatures that may wait before 503", 1, 1_000_000, 4_096),
+};
+
+const schema = Type.Object(
+  {
+    publicUrl: text("origin under which clients reach this service, https://host[:port]"),
+    listen: Type.Object(
+      {
+        host: text("address of the public listener", "::"),
+        port: whole("port of the public listener", 0, 65_535, 8_443),
+      },
+      section,
+    ),
+    operator: Type.Object(
+      {
+        listen: text(
+          "operator listener: host:port on loopback, or unix:/path; never a public address",
+          "127.0.0.1:9443",
+        ),
+      },
+      section,
+    ),
+    stateDir: text(
+      "folder of the stores and the sealed keys; one process at a time",
+      "/var/lib/stile",
+    ),
+    passphraseFile: text("file whose content seals the private keys at rest"),
+    log: Type.Object(
+      {
+        level: choice("least severe lines that are written", [
+          "info",
+          "debug",
+          "warn",
+          "error",
+          "silent",
+        ]),
+      },
+      section,
+    ),
+    tls: Type.Object(tls, closed),
+    edge: Type.Object(edge, closed),
+    attester: Type.Object(attester, closed),
+    issuer: Type.Object(issuer, section),
+    limits: Type.Object(
+      {
+        requestsPerMinute: whole(
+          "requests of one address to Stile's own endpoints",
+          1,
+          10_000_000,
+          600,
+        ),
+        drainSeconds: whole("time for open requests when the service stops", 0, 3_600, 15),
+      },
+      section,
+    ),
+  },
+  closed,
+);
+
+/** The schema as data, for the generated documentation. */
+export const configSchema: Type.TObject = schema;
+
+/**
+ * Fills in the defaults and checks every value.
+ * @throws `SERVICE_CONFIG_INVALID` that names each offending setting by its full path
+ */
+export function checkConfig(raw: unknown): Config {
+  const value: unknown = Value.Default(schema, Value.Clone(raw));
+  const faults = Value.Errors(schema, value).filter((fault) => fault.keyword !== "boolean");
+  if (faults.length > 0) {
+    const said = new Set(faults.map((fault) => describeFault(fault)));
+    throw new StileError("SERVICE_CONFIG_INVALID", `configuration: ${[...said].join("; ")}`);
+  }
+  const parsed = value as Type.Static<typeof schema>;
+  const config: Config = parsed;
+  return deepFreeze(config);
+}
+
+function describeFault(fault: { instancePath: string; message: string; params: object }): string {
+  const at = fault.instancePath.slice(1).replaceAll("/", ".");
+  const inside = (name: string): string => (at === "" ? name : `${at}.${name}`);
+  if ("additionalProperties" in fault.params && Array.isArray(fault.params.additionalProperties)) {
+    return `unknown setting ${fault.params.additionalProperties.map(String).map(inside).join(", ")}`;
+  }
+  if ("requiredProperties" in fault.params && Array.isArray(fault.params.requiredProperties)) {
+    return `missing setting ${fault.params.requiredProperties.map(String).map(inside).join(", ")}`;
+  }
+  return `${at === "" ? "the file" : at} ${fault.message}`;
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value !== "object" || value === null) return value;
+  for (const inner of Object.values(value)) deepFreeze<unknown>(inner);
+  return Object.freeze(value);
+}

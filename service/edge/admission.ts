@@ -1,0 +1,172 @@
+/**
+ * Decides about one request: clearance, then token, then challenge. It knows the values of a few headers
+ * and nothing of sockets, so the data path, `/.stile/authorize` and `/.stile/redeem` share it.
+ * Fails closed: whatever is thrown on the way ends in a refusal.
+ */
+import {
+  type Challenger,
+  formatWwwAuthenticate,
+  type IssuerKeyRecord,
+  type KeyRing,
+  parseAuthorization,
+  type ChallengeScope,
+  type Redeemer,
+  TOKEN_TYPE_BLIND_RSA,
+} from "../../tokens/index.ts";
+import { type ErrorCode, encodeUtf8, isStileError, StileError } from "../../wire/index.ts";
+import type { AdmittedBy, Metrics } from "../metrics.ts";
+import type { Clearance, GrantedClearance } from "./clearance.ts";
+
+/** What a decision is made from. Every string is hostile. */
+export interface AdmissionRequest {
+  /** One of the configured hosts. */
+  readonly host: string;
+  readonly cookie?: string | undefined;
+  readonly authorization?: string | undefined;
+  readonly idempotencyKey?: string | undefined;
+  /** 32 bytes; absent where TLS ends before Stile. */
+  readonly tlsExporter?: Uint8Array | undefined;
+  /** The client's network, for the context `window+network`. */
+  readonly network?: string | undefined;
+}
+
+export type AdmissionDecision =
+  | {
+      readonly kind: "admitted";
+      readonly by: AdmittedBy;
+      readonly clearance?: GrantedClearance | undefined;
+    }
+  | {
+      readonly kind: "challenged";
+      readonly error: StileError;
+      readonly wwwAuthenticate: string;
+    };
+
+export interface AdmissionOptions {
+  readonly challenger: Challenger;
+  readonly redeemer: Redeemer;
+  readonly keyRing: KeyRing;
+  readonly clearance: Clearance;
+  readonly context: ChallengeScope["context"];
+  readonly challengeMaxAgeSeconds: number;
+  readonly sha256: (bytes: Uint8Array) => Uint8Array;
+  readonly metrics: Metrics;
+}
+
+export interface Admission {
+  /** @throws `TOKEN_STORE_UNAVAILABLE` and anything unforeseen: the caller refuses the request */
+  readonly decide: (request: AdmissionRequest) => Promise<AdmissionDecision>;
+  /** The same for a token that did not come in an Authorization header. */
+  readonly redeem: (request: AdmissionRequest, token: Uint8Array) => Promise<AdmissionDecision>;
+}
+
+/** RFC 9110 gives no bound; a retry key is a UUID or a digest, so longer ones are ignored. */
+const MAX_IDEMPOTENCY_KEY_CHARS = 255;
+
+export function createAdmission(options: AdmissionOptions): Admission {
+  const { metrics } = options;
+
+  async function redeem(request: AdmissionRequest, token: Uint8Array): Promise<AdmissionDecision> {
+    try {
+      const redemption = await options.redeemer.redeem({
+        token,
+        scope: scopeOf(options, request),
+        ...bindingOf(options, request),
+      });
+      const by = redemption.outcome === "fresh" ? "token" : "repeat";
+      const clearance = await options.clearance.grant(request.host, redemption.redeemedAtMs);
+      metrics.admissions.inc({ by });
+      return { kind: "admitted", by, clearance };
+    } catch (error) {
+      if (isStileError(error) && error.code !== "TOKEN_STORE_UNAVAILABLE") {
+        return challenge(request, error);
+      }
+      throw error;
+    }
+  }
+
+  function challenge(request: AdmissionRequest, error: StileError): AdmissionDecision {
+    metrics.challenges.inc({ reason: error.code });
+    return { kind: "challenged", error: asUnauthorized(error), wwwAuthenticate: header(request) };
+  }
+
+  function header(request: AdmissionRequest): string {
+    const challenge = options.challenger.challenge(scopeOf(options, request), TOKEN_TYPE_BLIND_RSA);
+    return formatWwwAuthenticate([
+      {
+        challenge,
+        tokenKey: signingKey(options.keyRing).publicKeySpki,
+        maxAgeSeconds: options.challengeMaxAgeSeconds,
+      },
+    ]);
+  }
+
+  return {
+    redeem,
+    decide: async (request) => {
+      if (await options.clearance.isValid(request.host, request.cookie)) {
+        metrics.admissions.inc({ by: "clearance" });
+        return { kind: "admitted", by: "clearance" };
+      }
+      let token: Uint8Array | undefined;
+      try {
+        const { authorization } = request;
+        token = authorization === undefined ? undefined : parseAuthorization(authorization);
+      } catch (error) {
+        if (!isStileError(error)) throw error;
+        return challenge(request, error);
+      }
+      if (token !== undefined) return redeem(request, token);
+      return challenge(request, new StileError("SERVICE_TOKEN_REQUIRED", "a token is required"));
+    },
+  };
+}
+
+/** The key that new tokens are to be made with: the newest active one. */
+function signingKey(keyRing: KeyRing): IssuerKeyRecord {
+  const key = keyRing.signingKey(TOKEN_TYPE_BLIND_RSA);
+  if (key === undefined) throw new StileError("SERVICE_OVERLOADED", "no issuer key is active");
+  return key;
+}
+
+function scopeOf(options: AdmissionOptions, request: AdmissionRequest): ChallengeScope {
+  return {
+    originInfo: request.host,
+    context: options.context,
+    ...(request.network === undefined ? {} : { network: request.network }),
+    ...(request.tlsExporter === undefined ? {} : { tlsExporter: request.tlsExporter }),
+  };
+}
+
+/**
+ * What makes a second redemption a retry of the first: the key that the client chose, else the TLS
+ * connection. A client may share its key with others; see `docs/architecture.md` on why that gives them
+ * no more than sharing the clearance cookie would.
+ */
+function bindingOf(
+  options: AdmissionOptions,
+  request: AdmissionRequest,
+): { binding: Uint8Array } | Record<string, never> {
+  const key = request.idempotencyKey;
+  if (key !== undefined && key.length > 0 && key.length <= MAX_IDEMPOTENCY_KEY_CHARS) {
+    return { binding: options.sha256(encodeUtf8(`idempotency-key ${key}`)) };
+  }
+  return request.tlsExporter === undefined ? {} : { binding: options.sha256(request.tlsExporter) };
+}
+
+/** Malformed credentials are a failed authentication (RFC 9110 §11.6.1), whatever layer found out. */
+function asUnauthorized(error: StileError): StileError {
+  const malformed: ReadonlySet<ErrorCode> = new Set([
+    "TOKEN_TYPE_UNSUPPORTED",
+    "TOKEN_KEY_UNKNOWN",
+    "WIRE_BAD_ENCODING",
+    "WIRE_LENGTH_OUT_OF_BOUNDS",
+    "WIRE_TOO_SHORT",
+    "WIRE_TRAILING_BYTES",
+    "WIRE_VALUE_NOT_ALLOWED",
+  ]);
+  if (!malformed.has(error.code)) return error;
+  return new StileError("TOKEN_AUTHENTICATOR_INVALID", "the token is not valid here", {
+    cause: error,
+  });
+}

@@ -1,0 +1,77 @@
+/**
+ * Metrics for Prometheus. Labels are closed sets (codes, states, routes), so no label can hold a path,
+ * an address, a token or a device, and their number is bounded.
+ */
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { ErrorCode } from "../wire/index.ts";
+
+/** How a request was admitted. */
+export type AdmittedBy = "clearance" | "token" | "repeat";
+/** A code of the project, or one of the two outcomes that have none. */
+export type Outcome = ErrorCode | "OK" | "INTERNAL";
+
+export interface Metrics {
+  readonly registry: Registry;
+  readonly admissions: Counter<"by">;
+  readonly challenges: Counter<"reason">;
+  readonly attestations: Counter<"step" | "outcome">;
+  readonly tokenRequests: Counter<"outcome">;
+  readonly tokensIssued: Counter;
+  readonly tlsEvents: Counter<"event">;
+  readonly httpResponses: Counter<"route" | "status">;
+  readonly spends: Counter<"outcome">;
+  readonly spendBatchSize: Histogram;
+  readonly spendSeconds: Histogram;
+  readonly issuerKeys: Gauge<"state">;
+  readonly certificateReloads: Counter<"outcome">;
+}
+
+const PREFIX = "stile_";
+
+/** A registry with every metric at hand; nothing is registered globally. */
+export function createMetrics(): Metrics {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry, prefix: PREFIX });
+  const counter = <T extends string>(name: string, help: string, labelNames: T[]): Counter<T> =>
+    new Counter({ name: `${PREFIX}${name}`, help, labelNames, registers: [registry] });
+  const histogram = (name: string, help: string, buckets: number[]): Histogram =>
+    new Histogram({ name: `${PREFIX}${name}`, help, buckets, registers: [registry] });
+  return {
+    registry,
+    admissions: counter("admissions_total", "admitted requests", ["by"]),
+    challenges: counter("challenges_total", "challenged requests by the code of the refusal", [
+      "reason",
+    ]),
+    attestations: counter("attestations_total", "attestation steps by outcome", [
+      "step",
+      "outcome",
+    ]),
+    tokenRequests: counter("token_requests_total", "token requests by outcome", ["outcome"]),
+    tokensIssued: counter("tokens_issued_total", "blind signatures given out", []),
+    tlsEvents: counter("tls_events_total", "events of the public listener", ["event"]),
+    httpResponses: counter("http_responses_total", "answers of Stile's own endpoints", [
+      "route",
+      "status",
+    ]),
+    spends: counter("spends_total", "answers of the spent-token store", ["outcome"]),
+    spendBatchSize: histogram(
+      "spend_batch_size",
+      "spends in one durable write",
+      [1, 4, 16, 64, 256, 1024, 4096],
+    ),
+    spendSeconds: histogram(
+      "spend_seconds",
+      "duration of one durable write",
+      [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1],
+    ),
+    issuerKeys: new Gauge({
+      name: `${PREFIX}issuer_keys`,
+      help: "issuer keys by state",
+      labelNames: ["state"],
+      registers: [registry],
+    }),
+    certificateReloads: counter("certificate_reloads_total", "reloads of the TLS certificate", [
+      "outcome",
+    ]),
+  };
+}

@@ -1,0 +1,86 @@
+/**
+ * The operator listener: health, metrics, keys and the API description, on a Unix socket or on loopback
+ * only. It has no authentication of its own, so any other address is refused at start.
+ */
+import { chmodSync, rmSync } from "node:fs";
+import { type BlockList, BlockList as AddressList, isIP } from "node:net";
+import { fastify, type FastifyInstance } from "fastify";
+import { StileError } from "../../wire/index.ts";
+import type { IssuerKeys } from "../keys/issuer-keys.ts";
+import type { Metrics } from "../metrics.ts";
+
+export interface OperatorOptions {
+  /** `host:port` on loopback, or `unix:/path`. */
+  readonly listen: string;
+  readonly metrics: Metrics;
+  readonly keys: IssuerKeys;
+  /** False while starting and draining. */
+  readonly isReady: () => boolean;
+  /** The OpenAPI document of the public endpoints. */
+  readonly openapi: () => object;
+}
+
+export interface OperatorListener {
+  readonly address: string;
+  readonly close: () => Promise<void>;
+}
+
+/** @throws `SERVICE_CONFIG_INVALID` for an address that is not loopback */
+export async function startOperatorListener(options: OperatorOptions): Promise<OperatorListener> {
+  const target = parseOperatorListen(options.listen);
+  const app = fastify();
+  registerOperatorRoutes(app, options);
+  if (target.kind === "unix") {
+    rmSync(target.path, { force: true });
+    await app.listen({ path: target.path });
+    chmodSync(target.path, 0o600);
+    return { address: `unix:${target.path}`, close: () => app.close() };
+  }
+  const address = await app.listen({ host: target.host, port: target.port });
+  return { address, close: () => app.close() };
+}
+
+function registerOperatorRoutes(app: FastifyInstance, options: OperatorOptions): void {
+  const { keys, metrics } = options;
+  app.get("/livez", () => ({ status: "live" }));
+  app.get("/readyz", (_request, reply) => {
+    const ready = options.isReady();
+    return reply.code(ready ? 200 : 503).send({ status: ready ? "ready" : "not ready" });
+  });
+  app.get("/metrics", async (_request, reply) => {
+    keys.observe();
+    return reply.type(metrics.registry.contentType).send(await metrics.registry.metrics());
+  });
+  app.get("/openapi.json", () => options.openapi());
+  app.get("/keys", () => ({ keys: keys.list() }));
+}
+
+type OperatorTarget =
+  | { readonly kind: "unix"; readonly path: string }
+  | { readonly kind: "tcp"; readonly host: string; readonly port: number };
+
+/** @throws `SERVICE_CONFIG_INVALID` */
+export function parseOperatorListen(listen: string): OperatorTarget {
+  if (listen.startsWith("unix:/")) return { kind: "unix", path: listen.slice("unix:".length) };
+  const match =
+    /^(?:\[(?<v6>[0-9a-f:]+)\]|(?<v4>[0-9.]+)|(?<name>localhost)):(?<port>\d{1,5})$/i.exec(listen);
+  const host = match?.groups?.["v6"] ?? match?.groups?.["v4"] ?? match?.groups?.["name"] ?? "";
+  const port = Number(match?.groups?.["port"] ?? "-1");
+  if (port < 0 || port > 65_535 || !isLoopback(host)) {
+    throw new StileError(
+      "SERVICE_CONFIG_INVALID",
+      "configuration: operator.listen must be unix:/path or host:port on loopback",
+    );
+  }
+  return { kind: "tcp", host, port };
+}
+
+const loopback: BlockList = new AddressList();
+loopback.addSubnet("127.0.0.0", 8, "ipv4");
+loopback.addAddress("::1", "ipv6");
+
+function isLoopback(host: string): boolean {
+  if (host.toLowerCase() === "localhost") return true;
+  const family = isIP(host);
+  return family !== 0 && loopback.check(host, family === 4 ? "ipv4" : "ipv6");
+}
