@@ -64,6 +64,18 @@ describe("key ring", () => {
     expect(found()).toEqual([false, false, false, false]);
   });
 
+  it("names the newest active key of a type as the one to ask tokens of", () => {
+    const clock = testClock();
+    const successor = fakeRecord(8, { notBeforeMs: START_MS + 10 });
+    const other = fakeRecord(9, { tokenType: 1, notBeforeMs: START_MS + 20 });
+    const ring = createKeyRing({ records: [fakeRecord(7), successor, other], clock });
+    expect(ring.signingKey(2)).toEqual(fakeRecord(7));
+    clock.advance(10);
+    expect(ring.signingKey(2)).toEqual(successor);
+    clock.advance(DAY_MS);
+    expect(ring.signingKey(2)).toBeUndefined();
+  });
+
   it("rejects a colliding truncated id, of live keys only, and stays as it was", () => {
     const clock = testClock();
     const ring = createKeyRing({ records: [fakeRecord(7)], clock });
