@@ -5,14 +5,15 @@
  * clock and firmware version in what it attests (TPM 2.0 Part 1 §36.7).
  */
 import { createHash } from "node:crypto";
-import { concatBytes, Reader } from "../../wire/index.ts";
+import { concatBytes, StileError } from "../../wire/index.ts";
+import type { Es256PublicJwk } from "../result/attestation-result.ts";
+import { type HashName, TPM_ALG_ECDSA, TPM_ALG_SHA256 } from "../structures/constants.ts";
+import { parseTpmtSignature } from "../structures/signature.ts";
+import { leftPadded } from "../structures/spki.ts";
 import { type Attestation, isKeyLost, openTpm, type Tpm, type TpmKey } from "../tss2/index.ts";
 import { type EkCertificates, loadEk, readEkCertificates } from "./ek.ts";
-import { coordinate, type PublicJwk, publicJwk } from "./public-key.ts";
+import { es256JwkOf } from "./public-key.ts";
 import { akTemplate, deviceKeyTemplate, type EkAlgorithm } from "./templates.ts";
-
-const TPM_ALG_SHA256 = 0x000b;
-const TPM_ALG_ECDSA = 0x0018;
 
 export interface DeviceOptions {
   /** `device:/dev/tpmrm0`, `swtpm:path=…`. */
@@ -34,7 +35,7 @@ export interface Device {
   readonly deviceKeyPublic: Uint8Array;
   /** nameAlg || digest of the device key's public area. */
   readonly deviceKeyName: Uint8Array;
-  readonly deviceKeyJwk: PublicJwk;
+  readonly deviceKeyJwk: Es256PublicJwk;
   /**
    * @param credentialBlob TPM2B_ID_OBJECT; hostile
    * @param encryptedSecret TPM2B_ENCRYPTED_SECRET; hostile
@@ -44,8 +45,8 @@ export interface Device {
   quote(qualifyingData: Uint8Array, pcrSelection: Uint8Array): Promise<Attestation>;
   /** TPM2_Certify of the device key by the AK. */
   certifyDeviceKey(qualifyingData: Uint8Array): Promise<Attestation>;
-  /** Values of PCRs of one bank, in the given order. @param hash TPM_ALG_ID */
-  pcrRead(hash: number, pcrs: readonly number[]): Promise<Uint8Array[]>;
+  /** Values of PCRs of one bank, in the given order. */
+  pcrRead(hash: HashName, pcrs: readonly number[]): Promise<Uint8Array[]>;
   /** An ES256 signature (RFC 7518 §3.4: R || S, 64 bytes) by the device key. */
   signEs256(message: Uint8Array): Promise<Uint8Array>;
   /** Unloads the keys and ends the connection. */
@@ -91,7 +92,7 @@ function createDevice(
     akPublic: first.ak.publicArea,
     deviceKeyPublic: first.deviceKey.publicArea,
     deviceKeyName: first.deviceKey.name,
-    deviceKeyJwk: publicJwk(first.deviceKey.publicArea),
+    deviceKeyJwk: es256JwkOf(first.deviceKey.publicArea),
     activateCredential: (credentialBlob, encryptedSecret) =>
       withKeys(({ ak }) =>
         useEk((ek) => tpm.activateCredential(ek, ak, credentialBlob, encryptedSecret)),
@@ -173,16 +174,12 @@ async function flushAll(tpm: Tpm, keys: readonly TpmKey[]): Promise<void> {
   for (const key of keys) await tpm.flush(key).catch(() => undefined);
 }
 
-/** TPMT_SIGNATURE (Part 2 §11.3.4) with ECDSA to R || S. */
-function rawEs256(signature: Uint8Array): Uint8Array {
-  const reader = new Reader(signature, "TPMT_SIGNATURE");
-  const sigAlg = reader.u16("sigAlg");
-  const hash = reader.u16("hash");
-  if (sigAlg !== TPM_ALG_ECDSA || hash !== TPM_ALG_SHA256) {
-    reader.fail("WIRE_VALUE_NOT_ALLOWED", "sigAlg", "expected ECDSA with SHA-256");
+/** TPMT_SIGNATURE to R || S (RFC 7518 §3.4). */
+function rawEs256(bytes: Uint8Array): Uint8Array {
+  const signature = parseTpmtSignature(bytes);
+  if (signature.sigAlg !== TPM_ALG_ECDSA || signature.hash.alg !== TPM_ALG_SHA256) {
+    throw new StileError("ATTEST_ALGORITHM_NOT_ALLOWED", "the device key signs other than ES256");
   }
-  const r = coordinate(reader.vec16("signatureR", 1, 32));
-  const s = coordinate(reader.vec16("signatureS", 1, 32));
-  reader.end();
-  return concatBytes([r, s]);
+  const { signatureR, signatureS } = signature;
+  return concatBytes([leftPadded(signatureR, 32), leftPadded(signatureS, 32)]);
 }

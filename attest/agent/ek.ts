@@ -3,7 +3,7 @@
  * NV. What is read here is passed on, not judged: the attester verifies it.
  */
 import { type KeyObject, X509Certificate } from "node:crypto";
-import { StileError } from "../../wire/index.ts";
+import { concatBytes, StileError, Writer } from "../../wire/index.ts";
 import type { Tpm, TpmKey } from "../tss2/index.ts";
 import { publicKeyOf } from "./public-key.ts";
 import { type EkAlgorithm, ekTemplate, isDefaultEk } from "./templates.ts";
@@ -43,7 +43,7 @@ export async function readEkCertificates(
     if (part !== undefined) chain.push(part);
   }
   // A chain may run on from one index into the next.
-  return [ek, ...splitCertificates(Buffer.concat(chain))];
+  return [ek, ...splitCertificates(concatBytes(chain))];
 }
 
 /**
@@ -56,7 +56,7 @@ export function splitCertificates(bytes: Uint8Array): Uint8Array[] {
   while (rest[0] === DER_SEQUENCE) {
     const length = derLength(rest);
     if (length === undefined || length > rest.length) break;
-    certificates.push(rest.slice(0, length));
+    certificates.push(new Uint8Array(rest.subarray(0, length)));
     rest = rest.subarray(length);
   }
   return certificates;
@@ -100,7 +100,7 @@ export async function loadEk(
 async function readTemplate(tpm: Tpm, algorithm: EkAlgorithm): Promise<Uint8Array> {
   const template = await tpm.nvRead(EK_NV_INDICES[algorithm].template);
   if (template !== undefined) {
-    return Buffer.concat([Uint8Array.of(template.length >> 8, template.length & 0xff), template]);
+    return new Writer().vec16(template).finish();
   }
   return ekTemplate(algorithm, await tpm.nvRead(EK_NV_INDICES[algorithm].nonce));
 }

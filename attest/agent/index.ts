@@ -1,4 +1,7 @@
 /** The device side of the attestation. Needs tpm2-tss and Node. */
+export { attest, type Attested, type AttestOptions } from "./attest.ts";
+export { type Device, type DeviceOptions, openDevice } from "./device.ts";
+export { createDpopProof, type DpopProofOptions } from "./dpop.ts";
 export {
   EK_CHAIN_FIRST_INDEX,
   EK_NV_INDICES,
@@ -7,7 +10,7 @@ export {
   readEkCertificates,
   splitCertificates,
 } from "./ek.ts";
-export { type PublicJwk, publicJwk, publicKeyOf } from "./public-key.ts";
+export { es256JwkOf, publicKeyOf } from "./public-key.ts";
 export {
   akTemplate,
   deviceKeyTemplate,
@@ -15,3 +18,9 @@ export {
   ekTemplate,
   isDefaultEk,
 } from "./templates.ts";
+export {
+  type AttestTransport,
+  connectTransport,
+  type NodeTransport,
+  type NodeTransportOptions,
+} from "./transport.ts";

@@ -4,84 +4,91 @@
  * device key. A primary is derived from the hierarchy's seed and its template, so the keys of a
  * device come back after every start and nothing has to be stored.
  */
-import { decodeHex, encodeUtf8, Reader, Writer } from "../../wire/index.ts";
+import { decodeHex, encodeUtf8, StileError } from "../../wire/index.ts";
+import {
+  curveRow,
+  type CurveRow,
+  hashRow,
+  type HashRow,
+  TPM_ALG_AES,
+  TPM_ALG_CFB,
+  TPM_ALG_ECC,
+  TPM_ALG_ECDSA,
+  TPM_ALG_RSA,
+  TPM_ALG_SHA256,
+  TPM_ECC_NIST_P256,
+  TPMA_OBJECT_ADMINWITHPOLICY,
+  TPMA_OBJECT_DECRYPT,
+  TPMA_OBJECT_FIXEDPARENT,
+  TPMA_OBJECT_FIXEDTPM,
+  TPMA_OBJECT_NODA,
+  TPMA_OBJECT_RESTRICTED,
+  TPMA_OBJECT_SENSITIVEDATAORIGIN,
+  TPMA_OBJECT_SIGN_ENCRYPT,
+  TPMA_OBJECT_USERWITHAUTH,
+} from "../structures/constants.ts";
+import { encodeTpm2bPublic, parseTpm2bPublic } from "../structures/public.ts";
 
 export type EkAlgorithm = "rsa" | "ecc";
 
-const TPM_ALG_RSA = 0x0001;
-const TPM_ALG_AES = 0x0006;
-const TPM_ALG_SHA256 = 0x000b;
-const TPM_ALG_NULL = 0x0010;
-const TPM_ALG_ECDSA = 0x0018;
-const TPM_ALG_ECC = 0x0023;
-const TPM_ALG_CFB = 0x0043;
-const TPM_ECC_NIST_P256 = 0x0003;
-
-/** TPMA_OBJECT bits (Part 2 §8.3). */
-const TPMA_OBJECT = {
-  fixedTPM: 0x0000_0002,
-  fixedParent: 0x0000_0010,
-  sensitiveDataOrigin: 0x0000_0020,
-  userWithAuth: 0x0000_0040,
-  adminWithPolicy: 0x0000_0080,
-  noDA: 0x0000_0400,
-  restricted: 0x0001_0000,
-  decrypt: 0x0002_0000,
-  sign: 0x0004_0000,
-} as const;
+const SHA256: HashRow = known(hashRow(TPM_ALG_SHA256));
+const P256: CurveRow = known(curveRow(TPM_ECC_NIST_P256));
 
 const GENERATED_HERE =
-  TPMA_OBJECT.fixedTPM | TPMA_OBJECT.fixedParent | TPMA_OBJECT.sensitiveDataOrigin;
-/** Annex B.2: PolicyA with SHA-256, that is PolicySecret(TPM_RH_ENDORSEMENT). */
-const EK_POLICY = decodeHex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa");
+  TPMA_OBJECT_FIXEDTPM | TPMA_OBJECT_FIXEDPARENT | TPMA_OBJECT_SENSITIVEDATAORIGIN;
+
+/** What both EK templates have in common. */
+const EK_COMMON = {
+  nameAlg: SHA256,
+  objectAttributes:
+    GENERATED_HERE | TPMA_OBJECT_ADMINWITHPOLICY | TPMA_OBJECT_RESTRICTED | TPMA_OBJECT_DECRYPT,
+  // Annex B.2: PolicyA with SHA-256, that is PolicySecret(TPM_RH_ENDORSEMENT).
+  authPolicy: decodeHex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa"),
+  symmetric: { algorithm: TPM_ALG_AES, keyBits: 128, mode: TPM_ALG_CFB },
+  scheme: undefined,
+} as const;
 
 /**
  * The EK template: L-1 or L-2, with the EK nonce of NV in `unique` where the manufacturer left one
- * (profile Annex B.3.2).
+ * (Annex B.3.2).
  * @returns TPM2B_PUBLIC
  */
 export function ekTemplate(
   algorithm: EkAlgorithm,
   nonce: Uint8Array = new Uint8Array(),
 ): Uint8Array {
-  const size = algorithm === "rsa" ? 256 : 32;
-  if (nonce.length > size) throw new RangeError("the EK nonce is longer than the unique field");
-  const unique = new Uint8Array(size);
-  unique.set(nonce);
-  const writer = ekPrefix(algorithm).vec16(unique);
-  if (algorithm === "ecc") writer.vec16(new Uint8Array(size));
-  return tpm2b(writer);
-}
-
-/** The EK template up to `unique`: what every EK of this template has in common. */
-function ekPrefix(algorithm: EkAlgorithm): Writer {
-  const attributes =
-    GENERATED_HERE | TPMA_OBJECT.adminWithPolicy | TPMA_OBJECT.restricted | TPMA_OBJECT.decrypt;
-  const writer = new Writer()
-    .u16(algorithm === "rsa" ? TPM_ALG_RSA : TPM_ALG_ECC)
-    .u16(TPM_ALG_SHA256)
-    .u32(attributes)
-    .vec16(EK_POLICY)
-    .u16(TPM_ALG_AES)
-    .u16(128)
-    .u16(TPM_ALG_CFB)
-    .u16(TPM_ALG_NULL);
-  // The exponent 0 stands for 65537.
-  return algorithm === "rsa"
-    ? writer.u16(2048).u32(0)
-    : writer.u16(TPM_ECC_NIST_P256).u16(TPM_ALG_NULL);
+  if (algorithm === "rsa") {
+    const unique = padded(nonce, 256);
+    // The exponent 0 stands for 65537.
+    const parameters = { type: TPM_ALG_RSA, keyBits: 2048, exponent: 0 } as const;
+    return encodeTpm2bPublic({ ...EK_COMMON, ...parameters, unique });
+  }
+  const unique = { x: padded(nonce, 32), y: new Uint8Array(32) };
+  return encodeTpm2bPublic({ ...EK_COMMON, type: TPM_ALG_ECC, curve: P256, unique });
 }
 
 /** True when a public area (TPM2B_PUBLIC) equals the default EK template but for `unique`. */
 export function isDefaultEk(publicArea: Uint8Array, algorithm: EkAlgorithm): boolean {
-  const prefix = ekPrefix(algorithm).finish();
-  const area = new Reader(publicArea, "TPM2B_PUBLIC").vec16("publicArea", 0, 0xffff);
-  return prefix.every((byte, i) => area[i] === byte);
+  try {
+    const template = parseTpm2bPublic(ekTemplate(algorithm));
+    const area = parseTpm2bPublic(publicArea);
+    if (area.type === TPM_ALG_RSA && template.type === TPM_ALG_RSA) {
+      return same(encodeTpm2bPublic({ ...area, unique: template.unique }), ekTemplate(algorithm));
+    }
+    if (area.type === TPM_ALG_ECC && template.type === TPM_ALG_ECC) {
+      return same(encodeTpm2bPublic({ ...area, unique: template.unique }), ekTemplate(algorithm));
+    }
+    return false;
+  } catch (error) {
+    // Other software keeps keys of kinds that no EK has at persistent handles.
+    if (error instanceof StileError) return false;
+    throw error;
+  }
 }
 
 /** The AK: an ECDSA P-256 key that signs only what the TPM itself made. @returns TPM2B_PUBLIC */
 export function akTemplate(): Uint8Array {
-  return signingTemplate(TPMA_OBJECT.restricted, "stile/1 attestation key");
+  return signingTemplate(TPMA_OBJECT_RESTRICTED, "stile/1 attestation key");
 }
 
 /** The device key: ES256 over outside data, for DPoP and for JWS. @returns TPM2B_PUBLIC */
@@ -94,25 +101,31 @@ export function deviceKeyTemplate(): Uint8Array {
  * same parameters; 32 bytes at most, as long as a coordinate
  */
 function signingTemplate(attributes: number, label: string): Uint8Array {
-  const unique = new Uint8Array(32);
-  unique.set(encodeUtf8(label));
-  const common = GENERATED_HERE | TPMA_OBJECT.userWithAuth | TPMA_OBJECT.noDA | TPMA_OBJECT.sign;
-  return tpm2b(
-    new Writer()
-      .u16(TPM_ALG_ECC)
-      .u16(TPM_ALG_SHA256)
-      .u32(common | attributes)
-      .vec16(new Uint8Array())
-      .u16(TPM_ALG_NULL)
-      .u16(TPM_ALG_ECDSA)
-      .u16(TPM_ALG_SHA256)
-      .u16(TPM_ECC_NIST_P256)
-      .u16(TPM_ALG_NULL)
-      .vec16(unique)
-      .vec16(new Uint8Array(32)),
-  );
+  const common =
+    GENERATED_HERE | TPMA_OBJECT_USERWITHAUTH | TPMA_OBJECT_NODA | TPMA_OBJECT_SIGN_ENCRYPT;
+  return encodeTpm2bPublic({
+    type: TPM_ALG_ECC,
+    nameAlg: SHA256,
+    objectAttributes: common | attributes,
+    authPolicy: new Uint8Array(),
+    symmetric: undefined,
+    scheme: { scheme: TPM_ALG_ECDSA, hashAlg: SHA256 },
+    curve: P256,
+    unique: { x: padded(encodeUtf8(label), 32), y: new Uint8Array(32) },
+  });
 }
 
-function tpm2b(writer: Writer): Uint8Array {
-  return new Writer().vec16(writer.finish()).finish();
+function padded(bytes: Uint8Array, length: number): Uint8Array {
+  const out = new Uint8Array(length);
+  out.set(bytes);
+  return out;
+}
+
+function same(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+}
+
+function known<T>(row: T | undefined): T {
+  if (row === undefined) throw new TypeError("the algorithm tables lack SHA-256 or P-256");
+  return row;
 }

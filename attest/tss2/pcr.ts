@@ -3,6 +3,8 @@
  * read in parts, and again from the start where a PCR changed in between.
  */
 import { Reader, StileError, Writer } from "../../wire/index.ts";
+import { HASH_ROWS, type HashName } from "../structures/constants.ts";
+import { encodeTpmlPcrSelection } from "../structures/pcr-selection.ts";
 import { ESYS_TR_NONE, ESYS_TR_PASSWORD } from "./constants.ts";
 import { type EsysConnection, type EsysTurn, input, numberOutput, output } from "./esys.ts";
 
@@ -10,18 +12,15 @@ const NONE = [ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE] as const;
 
 /** A boot extends PCRs for a while; a list that never settles is an error of its own. */
 const MAX_READS = 8;
-/** PC Client: 24 PCRs, so a select of three bytes. */
-const PCR_COUNT = 24;
 
 export interface TpmPcrs {
   /**
    * The values of the PCRs of one bank, in the order of `pcrs`, all of one instant.
-   * @param hash TPM_ALG_ID of the bank
    * @param pcrs ascending numbers below 24
    */
-  pcrRead(hash: number, pcrs: readonly number[]): Promise<Uint8Array[]>;
+  pcrRead(hash: HashName, pcrs: readonly number[]): Promise<Uint8Array[]>;
   /** Extends one PCR of one bank with a digest of the bank's size. */
-  pcrExtend(pcr: number, hash: number, digest: Uint8Array): Promise<void>;
+  pcrExtend(pcr: number, hash: HashName, digest: Uint8Array): Promise<void>;
 }
 
 export function createTpmPcrs(connection: EsysConnection): TpmPcrs {
@@ -29,7 +28,9 @@ export function createTpmPcrs(connection: EsysConnection): TpmPcrs {
     pcrRead: (hash, pcrs) => connection.turn((esys) => pcrRead(esys, hash, pcrs)),
     pcrExtend: (pcr, hash, digest) =>
       connection.turn(async (esys) => {
-        const digests = new Writer().u32(1).u16(hash).bytes(digest).finish();
+        const row = HASH_ROWS.find(({ name }) => name === hash);
+        if (row?.digestBytes !== digest.length) throw new RangeError("digest: not of this hash");
+        const digests = new Writer().u32(1).u16(row.alg).bytes(digest).finish();
         const list = input("TPML_DIGEST_VALUES", digests);
         // ESYS_TR_PCR0 is 0: the number of a PCR is its ESYS_TR.
         await esys.call("Esys_PCR_Extend", pcr, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, list);
@@ -39,7 +40,7 @@ export function createTpmPcrs(connection: EsysConnection): TpmPcrs {
 
 async function pcrRead(
   esys: EsysTurn,
-  hash: number,
+  hash: HashName,
   pcrs: readonly number[],
 ): Promise<Uint8Array[]> {
   for (let attempt = 0; attempt < MAX_READS; attempt += 1) {
@@ -52,7 +53,7 @@ async function pcrRead(
 /** All values, or undefined where the update counter moved between two parts. */
 async function readOnce(
   esys: EsysTurn,
-  hash: number,
+  hash: HashName,
   pcrs: readonly number[],
 ): Promise<Uint8Array[] | undefined> {
   const values: Uint8Array[] = [];
@@ -69,26 +70,16 @@ async function readOnce(
 
 async function readPart(
   esys: EsysTurn,
-  hash: number,
+  hash: HashName,
   pcrs: readonly number[],
   counter: ReturnType<typeof numberOutput>,
 ): Promise<Uint8Array[]> {
   const list = output("TPML_DIGEST");
-  const selection = input("TPML_PCR_SELECTION", encodePcrSelection(hash, pcrs));
+  const selection = input("TPML_PCR_SELECTION", encodeTpmlPcrSelection([{ hash, pcrs }]));
   await esys.call("Esys_PCR_Read", ...NONE, selection, counter, output("discarded"), list);
   const reader = new Reader(list.wire, "TPML_DIGEST");
   const count = reader.count32("count", 0, 8);
   const values = Array.from({ length: count }, () => reader.vec16("digest", 0, 64));
   reader.end();
   return values;
-}
-
-/** TPML_PCR_SELECTION of one bank with a select of three bytes. */
-export function encodePcrSelection(hash: number, pcrs: readonly number[]): Uint8Array {
-  const select = new Uint8Array(PCR_COUNT / 8);
-  for (const pcr of pcrs) {
-    if (!Number.isInteger(pcr) || pcr < 0 || pcr >= PCR_COUNT) throw new RangeError("no such PCR");
-    select[pcr >> 3] = (select[pcr >> 3] ?? 0) | (1 << (pcr & 7));
-  }
-  return new Writer().u32(1).u16(hash).vec8(select).finish();
 }

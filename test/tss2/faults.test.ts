@@ -145,10 +145,16 @@ describe("memory", () => {
       const resident = Number(readFileSync("/proc/self/statm", "utf8").split(" ")[1]);
       return resident * 4096;
     };
-    const before = await calls(2_000);
-    const after = await calls(5_000);
-    // 0.1 MB as measured; 5.2 MB where the TPMS_CAPABILITY_DATA of each call is not freed.
-    expect(after - before).toBeLessThan(1_500_000);
+    let resident = await calls(2_000);
+    const growths: number[] = [];
+    for (let round = 0; round < 3; round += 1) {
+      const before = resident;
+      resident = await calls(1_700);
+      growths.push(resident - before);
+    }
+    // Garbage collection makes some rounds grow; a leak of the TPMS_CAPABILITY_DATA of each call
+    // (measured: 1 KiB) makes all of them.
+    expect(Math.min(...growths)).toBeLessThan(800_000);
     await direct.close();
   });
 });
