@@ -59,10 +59,24 @@ export class OpensslCa {
     execFileSync(
       "openssl",
       [
-        ...["x509", "-new", "-subj", options.subject, "-force_pubkey", `${base}.pub`, ...signer],
-        ...["-extfile", `${base}.cnf`, "-extensions", "ext", `-${options.digest ?? "sha256"}`],
-        ...["-set_serial", String(this.#serial), "-days", String(options.days ?? 3650)],
-        ...["-out", certificate],
+        "x509",
+        "-new",
+        "-subj",
+        options.subject,
+        "-force_pubkey",
+        `${base}.pub`,
+        ...signer,
+        "-extfile",
+        `${base}.cnf`,
+        "-extensions",
+        "ext",
+        `-${options.digest ?? "sha256"}`,
+        "-set_serial",
+        String(this.#serial),
+        "-days",
+        String(options.days ?? 3650),
+        "-out",
+        certificate,
       ],
       { stdio: "pipe" },
     );
@@ -81,9 +95,15 @@ export class OpensslCa {
     const untrusted = join(this.folder, "untrusted.pem");
     writeFileSync(untrusted, intermediates.map(({ pem }) => pem).join(""));
     const { status } = spawnSync("openssl", [
-      ...["verify", "-x509_strict", "-no-CApath", "-attime", String(Math.floor(atMs / 1000))],
+      "verify",
+      "-x509_strict",
+      "-no-CApath",
+      "-attime",
+      String(Math.floor(atMs / 1000)),
       ...(intermediates.length > 0 ? ["-untrusted", untrusted] : []),
-      ...["-CAfile", root.certificate, leaf.certificate],
+      "-CAfile",
+      root.certificate,
+      leaf.certificate,
     ]);
     return status === 0;
   }
@@ -124,5 +144,5 @@ function generateKey(kind: KeyKind): string {
     kind === "rsa-2048" || kind === "rsa-1024"
       ? generateKeyPairSync("rsa", { modulusLength: Number(kind.slice(4)) })
       : generateKeyPairSync("ec", { namedCurve: kind });
-  return pair.privateKey.export({ type: "pkcs8", format: "pem" }).toString();
+  return pair.privateKey.export({ type: "pkcs8", format: "pem" });
 }
