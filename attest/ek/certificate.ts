@@ -4,7 +4,7 @@
  * Reading a certificate verifies nothing: no signature, no date, no trust.
  */
 import * as pkijs from "pkijs";
-import { constantTimeEqual } from "../../wire/index.ts";
+import { constantTimeEqual, isStileError } from "../../wire/index.ts";
 import {
   checkDer,
   children,
@@ -133,8 +133,17 @@ function readExtension(entry: DerValue): [string, CertificateExtension] {
 
 function parsePki(der: Uint8Array): pkijs.Certificate {
   try {
-    return pkijs.Certificate.fromBER(Uint8Array.from(der));
+    const certificate = pkijs.Certificate.fromBER(Uint8Array.from(der));
+    // pkijs skips an extension that it fails to read, even a critical one.
+    for (const extension of certificate.extensions ?? []) {
+      const value: unknown = extension.parsedValue;
+      if (value instanceof Object && "parsingError" in value && value.parsingError !== undefined) {
+        throw certificateInvalid("a malformed extension");
+      }
+    }
+    return certificate;
   } catch (cause) {
+    if (isStileError(cause)) throw cause;
     throw certificateInvalid("fields that pkijs cannot read", cause);
   }
 }

@@ -1,5 +1,6 @@
 /** EK certificates (checklist A1 to A8): chains made by openssl, judged by us and by openssl verify. */
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import * as pkijs from "pkijs";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import {
   parseTrustedRoots,
   type VerifiedEkCertificate,
@@ -292,6 +293,20 @@ describe("the issuers of the path", () => {
     expect(await codeOfAsync(() => verify(leaf, chain))).toBe(UNTRUSTED);
   });
 
+  it("rejects, after a bounded number of signature checks, one issuer in five forms", async () => {
+    // Each of the five signed each other: without a bound, 5! orders and 325 signatures.
+    const first = ca.issue({ subject: "/CN=Loop", extensions: CA });
+    const again = (): Issued => ca.issue({ subject: "/CN=Loop", key: first.key, extensions: CA });
+    const leaf = issueLeaf({ issuer: first });
+    const verifications = vi.spyOn(pkijs.Certificate.prototype, "verify");
+    const code = await codeOfAsync(() => verify(leaf, [first, again(), again(), again(), again()]));
+    const calls = verifications.mock.calls.length;
+    verifications.mockRestore();
+    expect(code).toBe(UNTRUSTED);
+    // One more is the self-signature of the configured root.
+    expect(calls).toBe(24 + 1);
+  });
+
   it("rejects a path of more than six certificates, and takes six", async () => {
     const chain: Issued[] = [root];
     for (let level = 1; level <= 5; level += 1) {
@@ -434,6 +449,8 @@ describe("the bytes of the certificate", () => {
     const certificates = Array.from({ length: 7 }, () => leaf.der);
     expect(await codeOfAsync(() => verify(leaf, [], { certificates }))).toBe(INVALID);
     expect(await altered(leaf, new Uint8Array(0))).toBe(INVALID);
+    const padded = { ...intermediate, der: concatBytes([intermediate.der, new Uint8Array(9000)]) };
+    expect(await codeOfAsync(() => verify(leaf, [padded]))).toBe(INVALID);
     const large = concatBytes([leaf.der, new Uint8Array(9000)]);
     expect(await altered(leaf, large, { acceptOddities: ["nv-index-padding"] })).toBe(INVALID);
   });
