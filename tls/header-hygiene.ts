@@ -1,0 +1,93 @@
+/**
+ * Which headers do not pass through (RFC 9110 §7.6.1), and which a client must not be able to set at the
+ * upstream because they are ours, or another proxy's, to say.
+ */
+
+/** Meant for one connection only. */
+const HOP_BY_HOP: ReadonlySet<string> = new Set([
+  "connection",
+  "http2-settings",
+  "keep-alive",
+  "proxy-authenticate",
+  "proxy-authorization",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+]);
+
+/** What upstreams believe of a client because a proxy said so. Names as they compare: see {@link canonical}. */
+const SPOOFABLE: ReadonlySet<string> = new Set([
+  "cf-connecting-ip",
+  "client-ip",
+  "fastly-client-ip",
+  "forwarded",
+  "true-client-ip",
+  "x-client-ip",
+  "x-cluster-client-ip",
+  "x-real-ip",
+  "x-rewrite-url",
+]);
+const SPOOFABLE_PREFIXES = [
+  "ssl-",
+  "stile-",
+  "x-client-cert",
+  "x-forwarded-",
+  "x-original-",
+  "x-ssl-",
+  "x-stile-",
+] as const;
+
+/** Case and `_` for `-` make no difference to the servers that are to be protected. */
+function canonical(name: string): string {
+  return name.toLowerCase().replaceAll("_", "-");
+}
+
+/** True for a header that only a proxy may set. */
+export function isSpoofable(name: string): boolean {
+  const plain = canonical(name);
+  return SPOOFABLE.has(plain) || SPOOFABLE_PREFIXES.some((prefix) => plain.startsWith(prefix));
+}
+
+/** A header list as Node gives and takes it: name, value, name, value. */
+export type RawHeaders = readonly string[];
+
+/**
+ * The headers of a request that go on to the upstream, in their order and spelling.
+ * @param remove further names, in lower case
+ */
+export function requestHeadersToForward(raw: RawHeaders, remove: readonly string[]): string[] {
+  const dropped = new Set([...connectionOptions(raw), ...remove]);
+  return filterHeaders(raw, (name) => {
+    return !HOP_BY_HOP.has(name) && !dropped.has(name) && !isSpoofable(name) && name !== "expect";
+  });
+}
+
+/** The headers of an answer that go back to the client, in their order and spelling. */
+export function responseHeadersToForward(raw: RawHeaders): string[] {
+  const dropped = connectionOptions(raw);
+  // An upstream does not speak for the edge either.
+  return filterHeaders(raw, (name) => {
+    return !HOP_BY_HOP.has(name) && !dropped.has(name) && !canonical(name).startsWith("stile-");
+  });
+}
+
+function filterHeaders(raw: RawHeaders, keep: (name: string) => boolean): string[] {
+  const kept: string[] = [];
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    const [name, value] = [raw[i] ?? "", raw[i + 1] ?? ""];
+    if (keep(name.toLowerCase())) kept.push(name, value);
+  }
+  return kept;
+}
+
+/** The names that every Connection header lists. */
+function connectionOptions(raw: RawHeaders): Set<string> {
+  const names = new Set<string>();
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    if (raw[i]?.toLowerCase() !== "connection") continue;
+    for (const option of (raw[i + 1] ?? "").split(",")) names.add(option.trim().toLowerCase());
+  }
+  return names;
+}

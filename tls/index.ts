@@ -1,0 +1,24 @@
+/** TLS 1.3 termination, request hygiene and forwarding. It knows requests, never tokens or devices. */
+export {
+  type CertificateSource,
+  fileCertificates,
+  type FileCertificatesOptions,
+  type ServerCertificate,
+} from "./certificates.ts";
+export { tlsExporter } from "./exporter.ts";
+export {
+  createForwarder,
+  type ForwardExtra,
+  type Forwarder,
+  type ForwarderOptions,
+} from "./forwarder.ts";
+export {
+  createListener,
+  DEFAULT_LISTENER_LIMITS,
+  type Listener,
+  type ListenerLimits,
+  type ListenerOptions,
+  type TlsEvent,
+} from "./listener.ts";
+export { checkRequestHead } from "./request-head.ts";
+export { parseUpstream, type Upstream } from "./upstream.ts";

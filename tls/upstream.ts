@@ -1,0 +1,38 @@
+/** Where admitted requests go: an HTTP/1.1 server over TCP or a Unix socket. */
+import { StileError } from "../wire/index.ts";
+
+export type Upstream =
+  | { readonly kind: "tcp"; readonly host: string; readonly port: number }
+  | { readonly kind: "unix"; readonly path: string };
+
+/** @param text `http://host:port` or `unix:/path`. @throws RangeError for anything else */
+export function parseUpstream(text: string): Upstream {
+  if (text.startsWith("unix:/")) return { kind: "unix", path: text.slice("unix:".length) };
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  const isPlain =
+    url?.protocol === "http:" &&
+    url.username === "" &&
+    url.password === "" &&
+    url.pathname === "/" &&
+    url.search === "" &&
+    url.hash === "";
+  if (url === undefined || !isPlain)
+    throw new RangeError("expected http://host:port or unix:/path");
+  const host = url.hostname.replace(/^\[(?<address>.*)\]$/, "$<address>");
+  return { kind: "tcp", host, port: url.port === "" ? 80 : Number(url.port) };
+}
+
+/** As `node:http` takes it. */
+export function upstreamAddress(
+  upstream: Upstream,
+): { host: string; port: number } | { socketPath: string } {
+  return upstream.kind === "tcp"
+    ? { host: upstream.host, port: upstream.port }
+    : { socketPath: upstream.path };
+}
+
+/** What a failed exchange with the upstream means to the client. */
+export function asUpstreamError(cause: unknown): StileError {
+  if (cause instanceof StileError) return cause;
+  return new StileError("TLS_UPSTREAM_UNREACHABLE", "the upstream cannot be reached", { cause });
+}
