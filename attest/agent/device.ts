@@ -10,8 +10,9 @@ import type { Es256PublicJwk } from "../result/attestation-result.ts";
 import { type HashName, TPM_ALG_ECDSA, TPM_ALG_SHA256 } from "../structures/constants.ts";
 import { parseTpmtSignature } from "../structures/signature.ts";
 import { leftPadded } from "../structures/spki.ts";
-import { type Attestation, isKeyLost, openTpm, type Tpm, type TpmKey } from "../tss2/index.ts";
+import { type Attestation, openTpm, type Tpm, type TpmKey } from "../tss2/index.ts";
 import { type EkCertificates, loadEk, readEkCertificates } from "./ek.ts";
+import { createKeySlots, type KeySlots, type KeySources } from "./key-slots.ts";
 import { es256JwkOf } from "./public-key.ts";
 import { akTemplate, deviceKeyTemplate, type EkAlgorithm } from "./templates.ts";
 
@@ -19,7 +20,7 @@ export interface DeviceOptions {
   /** `device:/dev/tpmrm0`, `swtpm:path=…`. */
   readonly tcti: string;
   readonly ekAlgorithm: EkAlgorithm;
-  /** TPM calls that may wait at once. Default 64. */
+  /** Uses of the device that may run or wait at once; more get `ATTEST_TSS_BUSY`. Default 64. */
   readonly maxPendingCalls?: number;
 }
 
@@ -49,14 +50,11 @@ export interface Device {
   pcrRead(hash: HashName, pcrs: readonly number[]): Promise<Uint8Array[]>;
   /** An ES256 signature (RFC 7518 §3.4: R || S, 64 bytes) by the device key. */
   signEs256(message: Uint8Array): Promise<Uint8Array>;
-  /** Unloads the keys and ends the connection. */
+  /** Ends the connection; nothing stays loaded. */
   close(): Promise<void>;
 }
 
-interface Keys {
-  readonly ak: TpmKey;
-  readonly deviceKey: TpmKey;
-}
+type Role = "ek" | "ak" | "deviceKey";
 
 /**
  * @throws `ATTEST_TSS_MISSING`, `ATTEST_TSS_FAILED`, `ATTEST_EK_CERTIFICATE_INVALID` where the TPM
@@ -67,11 +65,17 @@ export async function openDevice(options: DeviceOptions): Promise<Device> {
   const tpm = await openTpm({ tcti, maxPendingCalls });
   try {
     const ekCertificates = await readEkCertificates(tpm, ekAlgorithm);
-    const ek = await loadEk(tpm, ekAlgorithm, ekCertificates[0]);
-    await tpm.flush(ek);
-    const useEk = <T>(work: (ek: TpmKey) => Promise<T>): Promise<T> =>
-      withEk(tpm, ekAlgorithm, ekCertificates[0], work);
-    return createDevice(tpm, ekCertificates, ek.publicArea, useEk, await loadKeys(tpm));
+    const sources: KeySources<Role> = {
+      ek: () => loadEk(tpm, ekAlgorithm, ekCertificates[0]),
+      ak: () => tpm.createPrimary("endorsement", akTemplate()),
+      deviceKey: () => tpm.createPrimary("owner", deviceKeyTemplate()),
+    };
+    const slots = createKeySlots(tpm, sources, maxPendingCalls);
+    return createDevice(tpm, slots, ekCertificates, {
+      ek: await slots.use(["ek"], ({ ek }) => Promise.resolve(ek)),
+      ak: await slots.use(["ak"], ({ ak }) => Promise.resolve(ak)),
+      deviceKey: await slots.use(["deviceKey"], ({ deviceKey }) => Promise.resolve(deviceKey)),
+    });
   } catch (error) {
     await tpm.close();
     throw error;
@@ -80,98 +84,36 @@ export async function openDevice(options: DeviceOptions): Promise<Device> {
 
 function createDevice(
   tpm: Tpm,
+  slots: KeySlots<Role>,
   ekCertificates: EkCertificates,
-  ekPublic: Uint8Array,
-  useEk: <T>(work: (ek: TpmKey) => Promise<T>) => Promise<T>,
-  first: Keys,
+  publicOf: Readonly<Record<Role, Pick<TpmKey, "publicArea" | "name">>>,
 ): Device {
-  const withKeys = keepKeys(tpm, first);
   return {
     ekCertificates,
-    ekPublic,
-    akPublic: first.ak.publicArea,
-    deviceKeyPublic: first.deviceKey.publicArea,
-    deviceKeyName: first.deviceKey.name,
-    deviceKeyJwk: es256JwkOf(first.deviceKey.publicArea),
+    ekPublic: publicOf.ek.publicArea,
+    akPublic: publicOf.ak.publicArea,
+    deviceKeyPublic: publicOf.deviceKey.publicArea,
+    deviceKeyName: publicOf.deviceKey.name,
+    deviceKeyJwk: es256JwkOf(publicOf.deviceKey.publicArea),
     activateCredential: (credentialBlob, encryptedSecret) =>
-      withKeys(({ ak }) =>
-        useEk((ek) => tpm.activateCredential(ek, ak, credentialBlob, encryptedSecret)),
+      slots.use(["ek", "ak"], ({ ek, ak }) =>
+        tpm.activateCredential(ek, ak, credentialBlob, encryptedSecret),
       ),
     quote: (qualifyingData, pcrSelection) =>
-      withKeys(({ ak }) => tpm.quote(ak, qualifyingData, pcrSelection)),
+      slots.use(["ak"], ({ ak }) => tpm.quote(ak, qualifyingData, pcrSelection)),
     certifyDeviceKey: (qualifyingData) =>
-      withKeys(({ ak, deviceKey }) => tpm.certify(deviceKey, ak, qualifyingData)),
+      slots.use(["ak", "deviceKey"], ({ ak, deviceKey }) =>
+        tpm.certify(deviceKey, ak, qualifyingData),
+      ),
     pcrRead: (hash, pcrs) => tpm.pcrRead(hash, pcrs),
     async signEs256(message) {
       const digest = new Uint8Array(createHash("sha256").update(message).digest());
-      return rawEs256(await withKeys(({ deviceKey }) => tpm.sign(deviceKey, digest)));
+      return rawEs256(
+        await slots.use(["deviceKey"], ({ deviceKey }) => tpm.sign(deviceKey, digest)),
+      );
     },
-    async close() {
-      await withKeys(({ ak, deviceKey }) => flushAll(tpm, [ak, deviceKey])).catch(() => undefined);
-      await tpm.close();
-    },
+    close: () => tpm.close(),
   };
-}
-
-/**
- * Runs work with the loaded keys. Where a key is lost, all are loaded again on a new context and the
- * work is done once more: a handle that still answers may have been given to another key by then.
- */
-function keepKeys(tpm: Tpm, first: Keys): <T>(work: (keys: Keys) => Promise<T>) => Promise<T> {
-  let keys: Promise<Keys> = Promise.resolve(first);
-  return async (work) => {
-    const used = keys;
-    try {
-      return await work(await used);
-    } catch (error) {
-      if (!isKeyLost(error)) throw error;
-      // Of several calls that fail at once, the first reloads and the others wait for it.
-      if (keys === used) {
-        const loading = reload(tpm);
-        keys = loading;
-        loading.catch(() => {
-          // The lost keys make the next call come here again.
-          if (keys === loading) keys = used;
-        });
-      }
-      return await work(await keys);
-    }
-  };
-}
-
-async function reload(tpm: Tpm): Promise<Keys> {
-  await tpm.reconnect();
-  return loadKeys(tpm);
-}
-
-async function loadKeys(tpm: Tpm): Promise<Keys> {
-  const ak = await tpm.createPrimary("endorsement", akTemplate());
-  try {
-    return { ak, deviceKey: await tpm.createPrimary("owner", deviceKeyTemplate()) };
-  } catch (error) {
-    await flushAll(tpm, [ak]);
-    throw error;
-  }
-}
-
-/** The EK is loaded for one use: a TPM without a resource manager has three slots. */
-async function withEk<T>(
-  tpm: Tpm,
-  algorithm: EkAlgorithm,
-  certificate: Uint8Array,
-  work: (ek: TpmKey) => Promise<T>,
-): Promise<T> {
-  const ek = await loadEk(tpm, algorithm, certificate);
-  try {
-    return await work(ek);
-  } finally {
-    await flushAll(tpm, [ek]);
-  }
-}
-
-/** Clean-up after a failure must not hide the failure. */
-async function flushAll(tpm: Tpm, keys: readonly TpmKey[]): Promise<void> {
-  for (const key of keys) await tpm.flush(key).catch(() => undefined);
 }
 
 /** TPMT_SIGNATURE to R || S (RFC 7518 §3.4). */

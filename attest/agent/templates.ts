@@ -4,7 +4,8 @@
  * device key. A primary is derived from the hierarchy's seed and its template, so the keys of a
  * device come back after every start and nothing has to be stored.
  */
-import { decodeHex, encodeUtf8, StileError } from "../../wire/index.ts";
+import { decodeHex, encodeUtf8, isStileError } from "../../wire/index.ts";
+import { checkEkPublic } from "../keys/roles.ts";
 import {
   curveRow,
   type CurveRow,
@@ -67,21 +68,15 @@ export function ekTemplate(
   return encodeTpm2bPublic({ ...EK_COMMON, type: TPM_ALG_ECC, curve: P256, unique });
 }
 
-/** True when a public area (TPM2B_PUBLIC) equals the default EK template but for `unique`. */
+/** True when a public area (TPM2B_PUBLIC) is that of an EK of the default template. */
 export function isDefaultEk(publicArea: Uint8Array, algorithm: EkAlgorithm): boolean {
   try {
-    const template = parseTpm2bPublic(ekTemplate(algorithm));
     const area = parseTpm2bPublic(publicArea);
-    if (area.type === TPM_ALG_RSA && template.type === TPM_ALG_RSA) {
-      return same(encodeTpm2bPublic({ ...area, unique: template.unique }), ekTemplate(algorithm));
-    }
-    if (area.type === TPM_ALG_ECC && template.type === TPM_ALG_ECC) {
-      return same(encodeTpm2bPublic({ ...area, unique: template.unique }), ekTemplate(algorithm));
-    }
-    return false;
+    checkEkPublic(area);
+    return area.type === (algorithm === "rsa" ? TPM_ALG_RSA : TPM_ALG_ECC);
   } catch (error) {
     // Other software keeps keys of kinds that no EK has at persistent handles.
-    if (error instanceof StileError) return false;
+    if (isStileError(error)) return false;
     throw error;
   }
 }
@@ -119,10 +114,6 @@ function padded(bytes: Uint8Array, length: number): Uint8Array {
   const out = new Uint8Array(length);
   out.set(bytes);
   return out;
-}
-
-function same(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }
 
 function known<T>(row: T | undefined): T {

@@ -67,8 +67,6 @@ export interface EsysConnection {
    * @throws `ATTEST_TSS_BUSY`, `ATTEST_TSS_FAILED`
    */
   turn<T>(work: (turn: EsysTurn) => Promise<T>): Promise<T>;
-  /** Drops the context, with every object it knows; the next turn builds a new one. */
-  reconnect(): Promise<void>;
   /** Ends the context after the calls that wait. Idempotent. */
   close(): Promise<void>;
 }
@@ -127,7 +125,6 @@ export function createEsysConnection(deps: EsysDeps): EsysConnection {
           if (context?.isBroken === true) await drop();
         }
       }),
-    reconnect: () => queue.run(drop),
     close: () =>
       isClosed
         ? Promise.resolve()
@@ -141,26 +138,8 @@ export function createEsysConnection(deps: EsysDeps): EsysConnection {
 /** The response code behind an `ATTEST_TSS_FAILED`, or undefined. */
 export function responseCodeOf(error: unknown): ResponseCode | undefined {
   if (!isStileError(error, "ATTEST_TSS_FAILED")) return undefined;
-  // tssError is the only other source of this code with a cause, and its cause is a ResponseCode.
-  return error.cause === EARLIER_CONTEXT ? undefined : (error.cause as ResponseCode | undefined);
-}
-
-const EARLIER_CONTEXT = Object.freeze({ reason: "the key belongs to an earlier context" });
-
-/** The error for an ESYS_TR of a context that is gone: its number may mean another object now. */
-export function earlierContextError(): StileError {
-  const message = "the key was loaded before the connection was rebuilt";
-  return new StileError("ATTEST_TSS_FAILED", message, { cause: EARLIER_CONTEXT });
-}
-
-/**
- * True where a loaded key is gone, because the TPM was reset, its context was rebuilt or somebody
- * flushed it. Handles of the other keys cannot be trusted either: the TPM gives numbers out again.
- */
-export function isKeyLost(error: unknown): boolean {
-  if (isStileError(error) && error.cause === EARLIER_CONTEXT) return true;
-  const name = responseCodeOf(error)?.name ?? "";
-  return name === "TPM_RC_HANDLE" || name.startsWith("TPM_RC_REFERENCE_H");
+  // tssError is the only source of this code with a cause, and its cause is a ResponseCode.
+  return error.cause as ResponseCode | undefined;
 }
 
 /**

@@ -25,6 +25,8 @@ const ESYS_PROTOTYPES = {
   Esys_ReadPublic: "tr, tr, tr, tr, out, out, out",
   Esys_EvictControl: "tr, tr, tr, tr, tr, uint32_t, outtr",
   Esys_FlushContext: "tr",
+  Esys_ContextSave: "tr, out",
+  Esys_ContextLoad: "in, outtr",
   Esys_TR_FromTPMPublic: "uint32_t, tr, tr, tr, outtr",
   Esys_TR_SetAuth: "tr, in",
   Esys_TR_GetName: "tr, out",

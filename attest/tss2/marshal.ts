@@ -23,6 +23,7 @@ export const MU_TYPES = [
   "TPML_PCR_SELECTION",
   "TPMS_ATTEST",
   "TPMS_CAPABILITY_DATA",
+  "TPMS_CONTEXT",
   "TPMT_PUBLIC",
   "TPMT_SIGNATURE",
   "TPMT_SIG_SCHEME",
@@ -32,9 +33,9 @@ export const MU_TYPES = [
 export type MuType = (typeof MU_TYPES)[number];
 
 /**
- * Room for any of the C structures above: the largest is TPMS_CAPABILITY_DATA with about 2 KiB of
- * properties, then TPM2B_MAX_NV_BUFFER with 2,050 bytes. The library bounds each array inside by
- * itself, so the wire bytes cannot reach past the structure.
+ * Room for any of the C structures above: the largest is TPMS_CONTEXT with about 5 KiB, then
+ * TPM2B_MAX_NV_BUFFER with 2,050 bytes. The library bounds each array inside by itself, so the wire
+ * bytes cannot reach past the structure.
  */
 const SCRATCH_BYTES = 8192;
 

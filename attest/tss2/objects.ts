@@ -3,21 +3,16 @@
  * ReadPublic, EvictControl, FlushContext, ActivateCredential, Quote, Certify, Sign).
  * Authorisations are empty passwords; hierarchies may have one of their own.
  */
-import { Reader, Writer } from "../../wire/index.ts";
+import { Writer } from "../../wire/index.ts";
+import { activateCredential } from "./activation.ts";
 import {
   ESYS_TR_NONE,
   ESYS_TR_PASSWORD,
   HIERARCHIES,
   type Hierarchy,
-  TPM_ALG_NULL,
-  TPM_ALG_SHA256,
-  TPM_RH_NULL,
-  TPM_SE_POLICY,
-  TPM_ST_HASHCHECK,
   TRANSIENT_FIRST,
 } from "./constants.ts";
 import {
-  earlierContextError,
   type EsysConnection,
   type EsysTurn,
   input,
@@ -25,29 +20,11 @@ import {
   output,
   responseCodeOf,
 } from "./esys.ts";
+import { fromTpm2b, handleOf, tpm2b, type TpmKey, type TpmSavedKey } from "./key.ts";
+import { type Attestation, certify, quote, sign } from "./signing.ts";
 
 const NONE = [ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE] as const;
 const PASSWORD = [ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE] as const;
-
-/** A key that is loaded in the TPM or persistent there. It dies with the connection's context. */
-export interface TpmKey {
-  /** ESYS_TR, a number of this process only. */
-  readonly esysTr: number;
-  /** The context that `esysTr` belongs to. */
-  readonly generation: number;
-  /** TPM2B_PUBLIC. */
-  readonly publicArea: Uint8Array;
-  /** nameAlg || digest, as the TPM computed it. */
-  readonly name: Uint8Array;
-}
-
-/** What TPM2_Quote and TPM2_Certify answer. */
-export interface Attestation {
-  /** TPMS_ATTEST, without a size field. */
-  readonly attest: Uint8Array;
-  /** TPMT_SIGNATURE. */
-  readonly signature: Uint8Array;
-}
 
 /** What a Tpm does with keys. Every method may throw `ATTEST_TSS_FAILED` and `ATTEST_TSS_BUSY`. */
 export interface TpmObjects {
@@ -63,6 +40,10 @@ export interface TpmObjects {
   evict(key: TpmKey, hierarchy?: "owner" | "platform"): Promise<void>;
   /** Unloads a transient key; a persistent one only leaves the table of this process. */
   flush(key: TpmKey): Promise<void>;
+  /** Writes a transient key out; it stays loaded. */
+  saveContext(key: TpmKey): Promise<TpmSavedKey>;
+  /** Loads a saved key, or undefined where the TPM does not take it back: it was reset since. */
+  loadContext(saved: TpmSavedKey): Promise<TpmKey | undefined>;
   /** Unloads every transient object of the TPM: only for a TPM that nothing else uses. */
   flushTransientObjects(handles: readonly number[]): Promise<void>;
   /**
@@ -111,6 +92,8 @@ export function createTpmObjects(connection: EsysConnection): TpmObjects {
           if (key !== undefined) await flushTr(esys, key.esysTr);
         }
       }),
+    saveContext: (key) => turn((esys) => saveContext(esys, key)),
+    loadContext: (saved) => turn((esys) => loadContext(esys, saved)),
     activateCredential: (ek, ak, credentialBlob, encryptedSecret) =>
       turn((esys) => activateCredential(esys, ek, ak, credentialBlob, encryptedSecret)),
     quote: (ak, qualifyingData, pcrSelection) =>
@@ -118,12 +101,6 @@ export function createTpmObjects(connection: EsysConnection): TpmObjects {
     certify: (key, ak, qualifyingData) => turn((esys) => certify(esys, key, ak, qualifyingData)),
     sign: (key, digest) => turn((esys) => sign(esys, key, digest)),
   };
-}
-
-/** @throws `ATTEST_TSS_FAILED` for a key of an earlier context */
-function handleOf(esys: EsysTurn, key: TpmKey): number {
-  if (key.generation === esys.generation) return key.esysTr;
-  throw earlierContextError();
 }
 
 async function createPrimary(
@@ -155,7 +132,29 @@ async function createPrimary(
     generation: esys.generation,
     publicArea: publicArea.wire,
     name: fromTpm2b("TPM2B_NAME", name.wire),
+    isPersistent: false,
   };
+}
+
+async function saveContext(esys: EsysTurn, key: TpmKey): Promise<TpmSavedKey> {
+  const context = output("TPMS_CONTEXT");
+  await esys.call("Esys_ContextSave", handleOf(esys, key), context);
+  return { publicArea: key.publicArea, name: key.name, context: context.wire };
+}
+
+async function loadContext(esys: EsysTurn, saved: TpmSavedKey): Promise<TpmKey | undefined> {
+  const tr = numberOutput();
+  try {
+    await esys.call("Esys_ContextLoad", input("TPMS_CONTEXT", saved.context), tr);
+  } catch (error) {
+    // TPM2_ContextLoad (Part 3 §28.3) answers a context of before a reset with one of these.
+    const name = responseCodeOf(error)?.name;
+    if (name === "TPM_RC_INTEGRITY" || name === "TPM_RC_HANDLE") return undefined;
+    throw error;
+  }
+  const { publicArea, name } = saved;
+  const { generation } = esys;
+  return { esysTr: tr.value, generation, publicArea, name, isPersistent: false };
 }
 
 async function loadHandle(esys: EsysTurn, handle: number): Promise<TpmKey | undefined> {
@@ -168,7 +167,8 @@ async function loadHandle(esys: EsysTurn, handle: number): Promise<TpmKey | unde
     throw error;
   }
   const { publicArea, name } = await readPublic(esys, tr.value);
-  return { esysTr: tr.value, generation: esys.generation, publicArea, name };
+  const isPersistent = !isTransient(handle);
+  return { esysTr: tr.value, generation: esys.generation, publicArea, name, isPersistent };
 }
 
 async function readPublic(
@@ -188,7 +188,7 @@ async function makePersistent(
   hierarchy: "owner" | "platform",
 ): Promise<TpmKey> {
   const esysTr = await evictControl(esys, handleOf(esys, key), handle, hierarchy);
-  return { ...key, esysTr };
+  return { ...key, esysTr, isPersistent: true };
 }
 
 async function evictControl(
@@ -222,132 +222,4 @@ function isTransient(handle: number): boolean {
 async function flushTr(esys: EsysTurn, tr: number): Promise<void> {
   if (isTransient(await tpmHandle(esys, tr))) await esys.call("Esys_FlushContext", tr);
   else await esys.call("Esys_TR_Close", numberOutput(tr));
-}
-
-/** TPM 2.0 Part 3 TPM2_ActivateCredential: the AK by its (empty) auth, the EK by its policy. */
-async function activateCredential(
-  esys: EsysTurn,
-  ek: TpmKey,
-  ak: TpmKey,
-  credentialBlob: Uint8Array,
-  encryptedSecret: Uint8Array,
-): Promise<Uint8Array> {
-  const akTr = handleOf(esys, ak);
-  const ekTr = handleOf(esys, ek);
-  const session = await startPolicySession(esys);
-  const secret = output("TPM2B_DIGEST");
-  try {
-    await policySecret(esys, "endorsement", session);
-    await esys.call(
-      "Esys_ActivateCredential",
-      akTr,
-      ekTr,
-      ESYS_TR_PASSWORD,
-      session,
-      ESYS_TR_NONE,
-      input("TPM2B_ID_OBJECT", credentialBlob),
-      input("TPM2B_ENCRYPTED_SECRET", encryptedSecret),
-      secret,
-    );
-  } catch (error) {
-    // The TPM ends the session itself only after success; its few slots must not be used up.
-    await esys.call("Esys_FlushContext", session).catch(() => undefined);
-    throw error;
-  }
-  return fromTpm2b("TPM2B_DIGEST", secret.wire);
-}
-
-async function startPolicySession(esys: EsysTurn): Promise<number> {
-  const session = numberOutput();
-  await esys.call(
-    "Esys_StartAuthSession",
-    ESYS_TR_NONE,
-    ESYS_TR_NONE,
-    ...NONE,
-    null,
-    TPM_SE_POLICY,
-    input("TPMT_SYM_DEF", new Writer().u16(TPM_ALG_NULL).finish()),
-    TPM_ALG_SHA256,
-    session,
-  );
-  return session.value;
-}
-
-async function policySecret(esys: EsysTurn, hierarchy: Hierarchy, session: number): Promise<void> {
-  const tr = HIERARCHIES[hierarchy];
-  const discarded = [output("discarded"), output("discarded")] as const;
-  await esys.call("Esys_PolicySecret", tr, session, ...PASSWORD, null, null, null, 0, ...discarded);
-}
-
-async function quote(
-  esys: EsysTurn,
-  ak: TpmKey,
-  qualifyingData: Uint8Array,
-  pcrSelection: Uint8Array,
-): Promise<Attestation> {
-  const attest = output("TPM2B_ATTEST");
-  const signature = output("TPMT_SIGNATURE");
-  await esys.call(
-    "Esys_Quote",
-    handleOf(esys, ak),
-    ...PASSWORD,
-    input("TPM2B_DATA", tpm2b(qualifyingData)),
-    input("TPMT_SIG_SCHEME", OWN_SCHEME),
-    input("TPML_PCR_SELECTION", pcrSelection),
-    attest,
-    signature,
-  );
-  return { attest: fromTpm2b("TPM2B_ATTEST", attest.wire), signature: signature.wire };
-}
-
-async function certify(
-  esys: EsysTurn,
-  key: TpmKey,
-  ak: TpmKey,
-  qualifyingData: Uint8Array,
-): Promise<Attestation> {
-  const attest = output("TPM2B_ATTEST");
-  const signature = output("TPMT_SIGNATURE");
-  await esys.call(
-    "Esys_Certify",
-    handleOf(esys, key),
-    handleOf(esys, ak),
-    ESYS_TR_PASSWORD,
-    ESYS_TR_PASSWORD,
-    ESYS_TR_NONE,
-    input("TPM2B_DATA", tpm2b(qualifyingData)),
-    input("TPMT_SIG_SCHEME", OWN_SCHEME),
-    attest,
-    signature,
-  );
-  return { attest: fromTpm2b("TPM2B_ATTEST", attest.wire), signature: signature.wire };
-}
-
-async function sign(esys: EsysTurn, key: TpmKey, digest: Uint8Array): Promise<Uint8Array> {
-  const signature = output("TPMT_SIGNATURE");
-  const noTicket = new Writer().u16(TPM_ST_HASHCHECK).u32(TPM_RH_NULL).u16(0).finish();
-  await esys.call(
-    "Esys_Sign",
-    handleOf(esys, key),
-    ...PASSWORD,
-    input("TPM2B_DIGEST", tpm2b(digest)),
-    input("TPMT_SIG_SCHEME", OWN_SCHEME),
-    input("TPMT_TK_HASHCHECK", noTicket),
-    signature,
-  );
-  return signature.wire;
-}
-
-/** TPMT_SIG_SCHEME TPM_ALG_NULL: the scheme that the key's public area states. */
-const OWN_SCHEME: Uint8Array = new Writer().u16(TPM_ALG_NULL).finish();
-
-function tpm2b(bytes: Uint8Array): Uint8Array {
-  return new Writer().vec16(bytes).finish();
-}
-
-function fromTpm2b(structure: string, wire: Uint8Array): Uint8Array {
-  const reader = new Reader(wire, structure);
-  const bytes = reader.vec16("buffer", 0, 0xffff);
-  reader.end();
-  return bytes;
 }

@@ -56,8 +56,6 @@ export interface Tpm extends Omit<TpmObjects, "flushTransientObjects">, TpmNv, T
    * manager. It takes the keys of every other user of that TPM too.
    */
   flushTransientObjects(): Promise<void>;
-  /** Starts over with a new connection. Every TpmKey is lost, without being flushed. */
-  reconnect(): Promise<void>;
   /** Ends the connection after the calls that wait. Loaded keys should be flushed before. */
   close(): Promise<void>;
 }
@@ -98,7 +96,6 @@ function createTpm(connection: EsysConnection): Tpm {
     handles,
     flushTransientObjects: async () =>
       objects.flushTransientObjects(await handles(TRANSIENT_FIRST)),
-    reconnect: () => connection.reconnect(),
     close: () => connection.close(),
   };
 }

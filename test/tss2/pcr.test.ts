@@ -32,7 +32,6 @@ function fakeConnection(counterAt: (call: number) => number, perCall = 8): EsysC
   };
   return {
     turn: (work) => work({ generation: 1, call }),
-    reconnect: () => Promise.resolve(),
     close: () => Promise.resolve(),
   };
 }
