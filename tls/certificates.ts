@@ -5,6 +5,7 @@
  */
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
+import { createSecureContext } from "node:tls";
 import { StileError } from "../wire/index.ts";
 
 export interface ServerCertificate {
@@ -66,6 +67,8 @@ function readPair(options: FileCertificatesOptions): ServerCertificate {
     if (!new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))) {
       throw new Error("the key is not that of the certificate");
     }
+    // X509Certificate reads the first certificate only: the intermediates must be usable too.
+    createSecureContext({ cert, key });
     return { cert, key };
   } catch (cause) {
     throw new StileError("TLS_CERTIFICATE_INVALID", "the TLS certificate and key cannot be used", {

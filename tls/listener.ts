@@ -5,10 +5,11 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer, type Server, type ServerOptions } from "node:https";
-import type { AddressInfo, Socket } from "node:net";
+import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import type { SecureContextOptions } from "node:tls";
 import type { CertificateSource, ServerCertificate } from "./certificates.ts";
+import { trackConnections } from "./connections.ts";
 
 /** What the listener counts. A closed set, so that it can label a metric. */
 export type TlsEvent =
@@ -24,9 +25,14 @@ export interface ListenerLimits {
   readonly handshakeTimeoutMs: number;
   /** From the first byte of a head, or from the handshake on, to the head's end. */
   readonly headersTimeoutMs: number;
-  /** Silence on a connection, in either direction, after which it is cut. */
+  /** For a whole request with its body, however steadily it trickles. */
+  readonly requestTimeoutMs: number;
+  /** Silence of a client that has a body to send or an answer to read. */
   readonly idleTimeoutMs: number;
+  /** Between requests; Node adds one second. */
   readonly keepAliveTimeoutMs: number;
+  /** How often Node looks at the head and request timeouts: their resolution. */
+  readonly timeoutCheckMs: number;
   readonly maxHeaderBytes: number;
   readonly maxHeaders: number;
 }
@@ -35,8 +41,11 @@ export const DEFAULT_LISTENER_LIMITS: ListenerLimits = {
   maxConnections: 10_000,
   handshakeTimeoutMs: 10_000,
   headersTimeoutMs: 15_000,
-  idleTimeoutMs: 120_000,
+  // 1 GiB in this time is 1.2 MB/s.
+  requestTimeoutMs: 900_000,
+  idleTimeoutMs: 60_000,
   keepAliveTimeoutMs: 75_000,
+  timeoutCheckMs: 1_000,
   maxHeaderBytes: 16_384,
   maxHeaders: 100,
 };
@@ -66,8 +75,8 @@ export interface Listener {
  */
 const GROUPS = "X25519MLKEM768/X25519:P-256";
 const ALPN_PROTOCOLS = ["http/1.1"];
-/** How often Node looks at its timeouts: their resolution. */
-const TIMEOUT_CHECK_MS = 1_000;
+/** A refused client gets this long to read why. */
+const REFUSAL_MS = 1_000;
 
 export function createListener(options: ListenerOptions): Listener {
   const { limits, observe } = options;
@@ -76,11 +85,23 @@ export function createListener(options: ListenerOptions): Listener {
   server.maxHeadersCount = limits.maxHeaders;
   // Node's types do not know it yet.
   Object.assign(server, { dropMaxConnection: true });
-  server.setTimeout(limits.idleTimeoutMs);
+  const connections = trackConnections(server);
+  server.setTimeout(limits.idleTimeoutMs, (socket) => {
+    if (!connections.isOurTurn(socket)) socket.destroy();
+  });
   server.on("request", options.handler);
   server.on("checkContinue", options.handler);
   server.on("checkExpectation", options.handler);
-  server.on("upgrade", options.upgrade);
+  server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    // Node takes its own error listener off: without one, a reset during admission would end the process.
+    socket.on("error", () => socket.destroy());
+    options.upgrade(request, socket, head);
+  });
+  server.on("connect", (_request: IncomingMessage, socket: Duplex) => {
+    socket.on("error", () => socket.destroy());
+    observe("client-error");
+    refuse(socket, "400 Bad Request");
+  });
   server.on("secureConnection", () => observe("handshake"));
   server.on("drop", () => observe("connection-dropped"));
   server.on("tlsClientError", (_error, socket) => {
@@ -88,16 +109,17 @@ export function createListener(options: ListenerOptions): Listener {
     // Node reports a timed-out handshake and leaves the socket open.
     socket.destroy();
   });
-  server.on("clientError", (error, socket) => {
+  server.on("clientError", (error: Error & { code?: string }, socket) => {
     observe("client-error");
-    refuseMalformed(error, socket);
+    // A second status line within an answer would become part of its body.
+    if (error.code === "ECONNRESET" || connections.isAnswering(socket)) socket.destroy();
+    else refuse(socket, REFUSALS[error.code ?? ""] ?? "400 Bad Request");
   });
   options.certificates.onChange((certificate) => {
     // The whole set: setSecureContext forgets what it is not given, TLS 1.3-only first of all.
     server.setSecureContext(secureContext(certificate));
   });
-  const sockets = trackSockets(server);
-  return { listen: (at) => listen(server, at), drain: (ms) => drain(server, sockets, ms) };
+  return { listen: (at) => listen(server, at), drain: (ms) => connections.drain(ms) };
 }
 
 function secureContext(certificate: ServerCertificate): SecureContextOptions {
@@ -117,10 +139,9 @@ function serverOptions(certificate: ServerCertificate, limits: ListenerLimits): 
     ALPNProtocols: ALPN_PROTOCOLS,
     handshakeTimeout: limits.handshakeTimeoutMs,
     headersTimeout: limits.headersTimeoutMs,
-    // A large upload may take long; silence is bounded by the idle timeout instead.
-    requestTimeout: 0,
+    requestTimeout: limits.requestTimeoutMs,
     keepAliveTimeout: limits.keepAliveTimeoutMs,
-    connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+    connectionsCheckingInterval: limits.timeoutCheckMs,
     maxHeaderSize: limits.maxHeaderBytes,
     insecureHTTPParser: false,
     requireHostHeader: true,
@@ -133,13 +154,14 @@ const REFUSALS: Readonly<Record<string, string>> = {
   HPE_HEADER_OVERFLOW: "431 Request Header Fields Too Large",
 };
 
-/** One short answer to what is no request, then the end of the connection. */
-function refuseMalformed(error: Error & { code?: string }, socket: Duplex): void {
-  if (error.code === "ECONNRESET" || !socket.writable) {
+/** One short answer to what is no request, then the end of the connection, read or not. */
+function refuse(socket: Duplex, status: string): void {
+  if (!socket.writable) {
     socket.destroy();
     return;
   }
-  const status = REFUSALS[error.code ?? ""] ?? "400 Bad Request";
+  const timer = setTimeout(() => socket.destroy(), REFUSAL_MS);
+  socket.once("close", () => clearTimeout(timer));
   socket.end(`HTTP/1.1 ${status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n`, () =>
     socket.destroy(),
   );
@@ -157,41 +179,4 @@ function listen(
       resolve({ port });
     });
   });
-}
-
-/** Every open connection, with the number of answers that are under way on it. */
-type OpenSockets = ReadonlyMap<Socket, { answering: number; close: boolean }>;
-
-function trackSockets(server: Server): OpenSockets {
-  const open = new Map<Socket, { answering: number; close: boolean }>();
-  server.on("secureConnection", (socket) => {
-    open.set(socket, { answering: 0, close: false });
-    socket.once("close", () => open.delete(socket));
-  });
-  const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
-    const state = open.get(request.socket);
-    if (state === undefined) return;
-    state.answering += 1;
-    response.once("close", () => {
-      state.answering -= 1;
-      if (state.close && state.answering === 0) request.socket.end();
-    });
-  };
-  server.prependListener("request", onRequest);
-  server.prependListener("checkContinue", onRequest);
-  return open;
-}
-
-async function drain(server: Server, sockets: OpenSockets, deadlineMs: number): Promise<void> {
-  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-  // close() leaves connections that never sent a request, so each is looked at here.
-  for (const [socket, state] of sockets) {
-    state.close = true;
-    if (state.answering === 0) socket.destroy();
-  }
-  const deadline = setTimeout(() => {
-    for (const socket of sockets.keys()) socket.destroy();
-  }, deadlineMs);
-  await closed;
-  clearTimeout(deadline);
 }

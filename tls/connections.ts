@@ -1,0 +1,108 @@
+/**
+ * Every connection of a listener, so that it can be drained: node's own close() waits for connections that
+ * never sent a request, leaves `keep-alive` in the answers that are under way, and forgets upgraded
+ * connections. States: in its handshake, idle, answering, upgraded.
+ */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Server } from "node:https";
+import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
+
+interface OpenConnection {
+  /** Answers under way: several where the client pipelines. */
+  readonly answers: Set<ServerResponse>;
+  upgraded: boolean;
+}
+
+export interface Connections {
+  /** True where part of an answer is out: nothing else may be written to the connection then. */
+  readonly isAnswering: (socket: Duplex) => boolean;
+  /** True where a silent client is waiting for us: its request is whole and nothing waits to be read. */
+  readonly isOurTurn: (socket: Duplex) => boolean;
+  /** Stops accepting, cuts idle connections, lets answers end until the deadline, then cuts the rest. */
+  readonly drain: (deadlineMs: number) => Promise<void>;
+}
+
+export function trackConnections(server: Server): Connections {
+  // By remote address and port, since the TLS socket does not lead back to the one that it wraps.
+  const handshaking = new Map<string, Socket>();
+  const open = new Map<Duplex, OpenConnection>();
+  let draining = false;
+
+  server.on("connection", (socket: Socket) => {
+    const peer = peerOf(socket);
+    handshaking.set(peer, socket);
+    socket.once("close", () => {
+      if (handshaking.get(peer) === socket) handshaking.delete(peer);
+    });
+  });
+  server.on("secureConnection", (socket) => {
+    handshaking.delete(peerOf(socket));
+    open.set(socket, { answers: new Set(), upgraded: false });
+    socket.once("close", () => open.delete(socket));
+    if (draining) socket.destroy();
+  });
+  const onRequest = ({ socket }: IncomingMessage, response: ServerResponse): void => {
+    const connection = open.get(socket);
+    if (connection === undefined) return;
+    connection.answers.add(response);
+    if (draining) response.shouldKeepAlive = false;
+    response.once("close", () => {
+      connection.answers.delete(response);
+      // The head may have promised keep-alive before the drain began.
+      if (draining && isIdle(connection)) socket.end();
+    });
+  };
+  for (const event of ["request", "checkContinue", "checkExpectation"]) {
+    server.prependListener(event, onRequest);
+  }
+  server.prependListener("upgrade", (request: IncomingMessage) => {
+    const connection = open.get(request.socket);
+    if (connection !== undefined) connection.upgraded = true;
+  });
+
+  return {
+    isAnswering: (socket) => hasAnswerOut(open.get(socket)),
+    isOurTurn: (socket) => isOurTurn(open.get(socket), socket),
+    drain: async (deadlineMs) => {
+      draining = true;
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      destroyAll(handshaking.values());
+      for (const [socket, connection] of open) {
+        for (const response of connection.answers) response.shouldKeepAlive = false;
+        if (isIdle(connection)) socket.destroy();
+      }
+      const deadline = setTimeout(() => {
+        destroyAll(handshaking.values());
+        destroyAll(open.keys());
+      }, deadlineMs);
+      await closed;
+      clearTimeout(deadline);
+    },
+  };
+}
+
+function hasAnswerOut(connection: OpenConnection | undefined): boolean {
+  return [...(connection?.answers ?? [])].some((response) => response.headersSent);
+}
+
+function isOurTurn(connection: OpenConnection | undefined, socket: Duplex): boolean {
+  if (connection === undefined) return false;
+  // A tunnel has its own idle limit.
+  if (connection.upgraded) return true;
+  const answers = [...connection.answers];
+  const isWhole = answers.every((response) => response.req.complete);
+  return answers.length > 0 && isWhole && socket.writableLength === 0;
+}
+
+function isIdle(connection: OpenConnection): boolean {
+  return connection.answers.size === 0 && !connection.upgraded;
+}
+
+function peerOf(socket: Socket): string {
+  return `${socket.remoteAddress ?? ""} ${socket.remotePort ?? ""}`;
+}
+
+function destroyAll(sockets: Iterable<Duplex>): void {
+  for (const socket of sockets) socket.destroy();
+}
