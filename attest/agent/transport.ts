@@ -25,6 +25,7 @@ export interface AttestTransport {
   /**
    * RFC 9266 tls-exporter value of the connection that `postJson` uses, 32 bytes; undefined where
    * TLS is not at hand.
+   * @throws `ATTEST_AGENT_REFUSED` where the connection has ended
    */
   tlsExporter(): Uint8Array | undefined;
 }
@@ -54,10 +55,15 @@ export async function connectTransport(options: NodeTransportOptions): Promise<N
     postJson: async (path, body) =>
       parseAnswer(await post(agent, origin, path, body, options.timeoutMs)),
     tlsExporter: () => {
+      if (socket.destroyed) throw refused("the attester closed the connection");
       const value = socket.exportKeyingMaterial(EXPORTER_BYTES, EXPORTER_LABEL, Buffer.alloc(0));
       return new Uint8Array(value);
     },
-    close: () => agent.destroy(),
+    close: () => {
+      agent.destroy();
+      // Before the first request the agent does not know the socket.
+      socket.destroy();
+    },
   };
 }
 
