@@ -27,7 +27,7 @@ interface SchemaNode {
 
 /** The reference of all settings, made from the schema. */
 export function configurationDocs(): string {
-  const rows = rowsOf(configSchema as SchemaNode, "");
+  const rows = rowsOf(configSchema, "");
   return [
     "# Configuration",
     "",

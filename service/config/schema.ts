@@ -120,7 +120,12 @@ const edge = {
     DAY,
     1_800,
   ),
-  challengeMaxAgeSeconds: whole("max-age of a challenge (RFC 9577 §2.1.2)", 1, DAY, 300),
+  challengeMaxAgeSeconds: whole(
+    "max-age of a challenge (RFC 9577 §2.1.2); not above windowSeconds where a window is used",
+    1,
+    30 * DAY,
+    14_400,
+  ),
   maxBodyBytes: whole("largest request body that is forwarded", 0, 2 ** 40, 2 ** 30),
   upstreamTimeoutSeconds: whole("until the upstream's first byte, and between bytes", 1, 3_600, 60),
   authorize: Type.Object(

@@ -1,0 +1,98 @@
+/** `stile serve`: the sidecar, from a configuration file or in development mode, until it is told to stop. */
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { type Config, loadConfig } from "../config/index.ts";
+import { startDemoUpstream } from "../dev/demo-upstream.ts";
+import { prepareDevelopment } from "../dev/development.ts";
+import { createLog, type Log } from "../log.ts";
+import { missingSecurityFixes } from "../node-version.ts";
+import { type Sidecar, startSidecar } from "../sidecar.ts";
+import { CliUsageError } from "./usage.ts";
+
+const DEVELOPMENT_PORT = 8_443;
+const DEVELOPMENT_OPERATOR = "127.0.0.1:9443";
+
+export async function serveCommand(args: readonly string[]): Promise<number> {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      config: { type: "string" },
+      dev: { type: "boolean", default: false },
+      state: { type: "string", default: ".stile" },
+      port: { type: "string", default: String(DEVELOPMENT_PORT) },
+    },
+  });
+  if (values.dev && values.config !== undefined) {
+    throw new CliUsageError("expected --dev or --config, not both");
+  }
+  if (values.dev) return serveDevelopment(values.state, portOf(values.port));
+  const path = values.config ?? process.env["STILE_CONFIG"];
+  if (path === undefined) throw new CliUsageError("expected --config FILE or --dev");
+  const config = loadConfig(path, process.env);
+  return run(config, createLog(config.log.level), () => undefined);
+}
+
+async function serveDevelopment(dir: string, port: number): Promise<number> {
+  const clock = Date.now;
+  const upstream = await startDemoUpstream();
+  const operatorListen = port === DEVELOPMENT_PORT ? DEVELOPMENT_OPERATOR : "127.0.0.1:0";
+  const development = await prepareDevelopment({
+    dir: join(dir, "dev"),
+    port,
+    operatorListen,
+    upstream: upstream.url,
+    logLevel: "warn",
+    clock,
+  });
+  const code = await run(development.config, createLog("warn", 2), (sidecar) => {
+    process.stdout.write(developmentHelp(development.config, development.caFile, sidecar));
+  });
+  await upstream.stop();
+  return code;
+}
+
+/** Runs until SIGTERM or SIGINT, then drains. */
+async function run(config: Config, log: Log, started: (sidecar: Sidecar) => void): Promise<number> {
+  const warning = missingSecurityFixes(process.versions.node);
+  if (warning !== undefined) log.write("warn", "node.outdated", { warning });
+  log.write("info", "joint-mode", {
+    warning:
+      "edge, attester and issuer are one process: its operator could join what they see (RFC 9576 §4.1)",
+  });
+  const sidecar = await startSidecar(config, { clock: Date.now, log });
+  log.write("info", "started", { port: sidecar.port });
+  started(sidecar);
+  await new Promise<void>((resolve) => {
+    for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve());
+  });
+  log.write("info", "draining");
+  await sidecar.stop();
+  log.write("info", "stopped");
+  log.flush();
+  return 0;
+}
+
+function portOf(text: string): number {
+  const port = Number(text);
+  if (!Number.isInteger(port) || port < 1 || port > 65_535) {
+    throw new CliUsageError("--port: expected 1 to 65535");
+  }
+  return port;
+}
+
+function developmentHelp(config: Config, caFile: string, sidecar: Sidecar): string {
+  const url = config.publicUrl;
+  return [
+    `Stile runs in development mode on ${url} (operator: ${sidecar.operatorAddress}).`,
+    "Edge, attester and issuer are one process here, and software TPMs of its own CA are trusted.",
+    "",
+    "Try, in another terminal:",
+    `  curl --cacert ${caFile} -i ${url}/                  challenged: 401 and a PrivateToken challenge`,
+    `  npm run stile -- agent fetch ${url}/   a software TPM attests and is let in`,
+    `  npm run demo                                          the whole chain, step by step`,
+    `  curl http://${sidecar.operatorAddress.replace("http://", "")}/metrics`,
+    "",
+    "Ctrl-C stops it.",
+    "",
+  ].join("\n");
+}

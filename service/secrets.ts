@@ -1,0 +1,77 @@
+/**
+ * The sidecar's own secrets, each made at first start and sealed at rest: what signs attestation results
+ * and clearances, what challenges and pseudonyms are derived from.
+ */
+import {
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  randomBytes,
+} from "node:crypto";
+import { readFileSync } from "node:fs";
+import { StileError } from "../wire/index.ts";
+import { openSecrets } from "./keystore/index.ts";
+
+/** An ES256 key pair and the identifier that goes into `kid`. */
+export interface Es256Key {
+  readonly privateKey: KeyObject;
+  readonly publicKey: KeyObject;
+  /** SHA-256 of the SPKI, cut to 16 bytes, base64url. */
+  readonly keyId: string;
+}
+
+export interface SidecarSecrets {
+  readonly challengeSecret: Uint8Array;
+  readonly pseudonymSecret: Uint8Array;
+  readonly resultKey: Es256Key;
+  readonly clearanceKey: Es256Key;
+}
+
+const SECRET_BYTES = 32;
+
+/** @throws `TOKEN_KEY_STORE_INVALID` where the passphrase does not open what is there */
+export async function loadSidecarSecrets(
+  dir: string,
+  passphrase: Uint8Array,
+): Promise<SidecarSecrets> {
+  const secrets = await openSecrets({ dir, passphrase });
+  const random = (): Uint8Array => randomBytes(SECRET_BYTES);
+  const es256 = async (name: string): Promise<Es256Key> =>
+    es256KeyOf(await secrets.getOrCreate(name, newEs256Key));
+  return {
+    challengeSecret: await secrets.getOrCreate("challenge", random),
+    pseudonymSecret: await secrets.getOrCreate("pseudonym", random),
+    resultKey: await es256("attestation-result"),
+    clearanceKey: await es256("clearance"),
+  };
+}
+
+/** The content of the passphrase file without the line end that editors leave. */
+export function readPassphrase(path: string): Uint8Array {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8").replace(/\r?\n$/, "");
+  } catch (cause) {
+    throw new StileError("SERVICE_CONFIG_INVALID", `cannot read passphraseFile ${path}`, { cause });
+  }
+  const passphrase = new TextEncoder().encode(text);
+  if (passphrase.length < 8) {
+    throw new StileError("SERVICE_CONFIG_INVALID", "passphraseFile: expected 8 bytes or more");
+  }
+  return passphrase;
+}
+
+function newEs256Key(): Uint8Array {
+  const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  return privateKey.export({ format: "der", type: "pkcs8" });
+}
+
+function es256KeyOf(pkcs8: Uint8Array): Es256Key {
+  const privateKey = createPrivateKey({ key: Buffer.from(pkcs8), format: "der", type: "pkcs8" });
+  const publicKey = createPublicKey(privateKey);
+  const spki = publicKey.export({ format: "der", type: "spki" });
+  const keyId = createHash("sha256").update(spki).digest().subarray(0, 16).toString("base64url");
+  return { privateKey, publicKey, keyId };
+}
