@@ -23,6 +23,5 @@ export const TPM_CAP_HANDLES = 1;
 export const TPM_ST_HASHCHECK = 0x8024;
 export const TPM_RH_NULL = 0x4000_0007;
 
-/** First handle of each range (Part 2 §7.2). */
+/** First handle of the range (Part 2 §7.2). */
 export const TRANSIENT_FIRST = 0x8000_0000;
-export const PERSISTENT_FIRST = 0x8100_0000;

@@ -1,9 +1,9 @@
 /** The binding to tpm2-tss. Needs its shared libraries; nothing else in attest/ does. */
-export { HIERARCHIES, type Hierarchy, PERSISTENT_FIRST, TRANSIENT_FIRST } from "./constants.ts";
+export type { Hierarchy } from "./constants.ts";
 export { responseCodeOf } from "./esys.ts";
 export type { TpmKey, TpmSavedKey } from "./key.ts";
 export { loadTss, type TssLibraries } from "./libraries.ts";
-export { createMarshaller, type Marshaller, MU_TYPES, type MuType } from "./marshal.ts";
+export { createMarshaller, type Marshaller, type MuType } from "./marshal.ts";
 export { type NvPublic, TPMA_NV, type TpmNv } from "./nv.ts";
 export type { TpmObjects } from "./objects.ts";
 export type { TpmPcrs } from "./pcr.ts";

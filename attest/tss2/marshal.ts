@@ -7,30 +7,28 @@ import type { TssLibraries } from "./libraries.ts";
 import { parseResponseCode } from "./response-codes.ts";
 
 /** The structures that cross; the names are the suffix of the Tss2_MU function. */
-export const MU_TYPES = [
-  "TPM2B_ATTEST",
-  "TPM2B_DATA",
-  "TPM2B_DIGEST",
-  "TPM2B_ENCRYPTED_SECRET",
-  "TPM2B_ID_OBJECT",
-  "TPM2B_MAX_NV_BUFFER",
-  "TPM2B_NAME",
-  "TPM2B_NV_PUBLIC",
-  "TPM2B_PUBLIC",
-  "TPM2B_SENSITIVE_CREATE",
-  "TPML_DIGEST",
-  "TPML_DIGEST_VALUES",
-  "TPML_PCR_SELECTION",
-  "TPMS_ATTEST",
-  "TPMS_CAPABILITY_DATA",
-  "TPMS_CONTEXT",
-  "TPMT_PUBLIC",
-  "TPMT_SIGNATURE",
-  "TPMT_SIG_SCHEME",
-  "TPMT_SYM_DEF",
-  "TPMT_TK_HASHCHECK",
-] as const;
-export type MuType = (typeof MU_TYPES)[number];
+export type MuType =
+  | "TPM2B_ATTEST"
+  | "TPM2B_DATA"
+  | "TPM2B_DIGEST"
+  | "TPM2B_ENCRYPTED_SECRET"
+  | "TPM2B_ID_OBJECT"
+  | "TPM2B_MAX_NV_BUFFER"
+  | "TPM2B_NAME"
+  | "TPM2B_NV_PUBLIC"
+  | "TPM2B_PUBLIC"
+  | "TPM2B_SENSITIVE_CREATE"
+  | "TPML_DIGEST"
+  | "TPML_DIGEST_VALUES"
+  | "TPML_PCR_SELECTION"
+  | "TPMS_ATTEST"
+  | "TPMS_CAPABILITY_DATA"
+  | "TPMS_CONTEXT"
+  | "TPMT_PUBLIC"
+  | "TPMT_SIGNATURE"
+  | "TPMT_SIG_SCHEME"
+  | "TPMT_SYM_DEF"
+  | "TPMT_TK_HASHCHECK";
 
 /**
  * Room for any of the C structures above: the largest is TPMS_CONTEXT with about 5 KiB, then
