@@ -87,36 +87,18 @@ export async function openAgent(options: AgentOptions): Promise<Agent> {
 }
 
 function createAgent(options: AgentOptions, device: Device, wallet: Wallet): Agent {
-  const { ca, clock } = options;
-  const tokenClient = createTokenClient();
+  const source = createTokenSource(options, device);
   // One connection per origin: a challenge may be tied to it (RFC 9577 §2.1.1.2).
   const connections = new ConnectionPool({ keepAlive: true, maxSockets: 1 });
-  let attested: Attested | undefined;
 
   function get(url: string, headers: Readonly<Record<string, string>>): Promise<ExchangeAnswer> {
-    return exchange({ url, method: "GET", headers, ca, agent: connections });
-  }
-
-  async function attestNow(): Promise<Attested> {
-    const transport = await connectTransport({
-      origin: options.attester,
-      ...(ca === undefined ? {} : { ca }),
-      timeoutMs: TRANSPORT_TIMEOUT_MS,
-    });
-    try {
-      attested = await attest({ device, transport, clock });
-      return attested;
-    } finally {
-      transport.close();
-    }
+    return exchange({ url, method: "GET", headers, ca: options.ca, agent: connections });
   }
 
   async function obtainTokens(challenge: ReceivedChallenge, count: number): Promise<number> {
-    const isFresh = attested !== undefined && attested.expiresAtMs - MARGIN_MS > clock();
-    const result = isFresh && attested !== undefined ? attested : await attestNow();
-    const tokens = await requestTokens(options, device, tokenClient, result, challenge, count);
+    const tokens = await source.request(challenge, count);
     const lifeSeconds = challenge.maxAgeSeconds ?? DEFAULT_MAX_AGE_SECONDS;
-    const expiresAtMs = clock() + lifeSeconds * 1_000;
+    const expiresAtMs = options.clock() + lifeSeconds * 1_000;
     await wallet.put(tokens.map((token) => ({ token, expiresAtMs })));
     return tokens.length;
   }
@@ -133,7 +115,7 @@ function createAgent(options: AgentOptions, device: Device, wallet: Wallet): Age
   }
 
   return {
-    attest: attestNow,
+    attest: () => source.attest(),
     obtainTokens,
     challengeOf: async (url) => challengeIn(await get(url, {})),
     fetch: async (url) => {
@@ -148,6 +130,42 @@ function createAgent(options: AgentOptions, device: Device, wallet: Wallet): Age
       connections.destroy();
       await wallet.close();
       await device.close();
+    },
+  };
+}
+
+/** Attests when it has to and asks the attester for tokens. */
+interface TokenSource {
+  readonly attest: () => Promise<Attested>;
+  readonly request: (challenge: ReceivedChallenge, count: number) => Promise<readonly Uint8Array[]>;
+}
+
+function createTokenSource(options: AgentOptions, device: Device): TokenSource {
+  const { ca, clock } = options;
+  const tokenClient = createTokenClient();
+  let attested: Attested | undefined;
+
+  async function attestNow(): Promise<Attested> {
+    const transport = await connectTransport({
+      origin: options.attester,
+      ...(ca === undefined ? {} : { ca }),
+      timeoutMs: TRANSPORT_TIMEOUT_MS,
+    });
+    try {
+      attested = await attest({ device, transport, clock });
+      return attested;
+    } finally {
+      transport.close();
+    }
+  }
+
+  return {
+    attest: attestNow,
+    request: async (challenge, count) => {
+      const known = attested;
+      const isUsable = known !== undefined && known.expiresAtMs - MARGIN_MS > clock();
+      const result = isUsable ? known : await attestNow();
+      return requestTokens(options, device, tokenClient, result, challenge, count);
     },
   };
 }
