@@ -61,7 +61,8 @@ export interface Tpm extends Omit<TpmObjects, "flushTransientObjects">, TpmNv, T
 }
 
 /**
- * Opens a connection and checks that a TPM answers.
+ * Opens a connection and checks that a TPM answers. A command waits for its response as long as the
+ * TCTI does: the kernel's driver has time limits, a software TPM that is stopped in the middle has not.
  * @throws `ATTEST_TSS_MISSING` without tpm2-tss, `ATTEST_TSS_FAILED` without a TPM
  */
 export async function openTpm(options: TpmOptions): Promise<Tpm> {
