@@ -88,8 +88,8 @@ function hasAnswerOut(connection: OpenConnection | undefined): boolean {
 
 function isOurTurn(connection: OpenConnection | undefined, socket: Duplex): boolean {
   if (connection === undefined) return false;
-  // A tunnel has its own idle limit.
-  if (connection.upgraded) return true;
+  // A tunnel has its own idle limit, but not for a client that does not read the last of it.
+  if (connection.upgraded) return socket.writableLength === 0;
   const answers = [...connection.answers];
   const isWhole = answers.every((response) => response.req.complete);
   return answers.length > 0 && isWhole && socket.writableLength === 0;

@@ -10,12 +10,13 @@ import {
   request as httpRequest,
   type ServerResponse,
 } from "node:http";
-import { type Duplex, Transform } from "node:stream";
+import type { Duplex } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { StileError } from "../wire/index.ts";
 import { requestHeadersToForward, responseHeadersToForward } from "./header-hygiene.ts";
-import { tunnelUpgrade } from "./upgrade.ts";
-import { asUpstreamError, type Upstream, upstreamAddress } from "./upstream.ts";
+import { requestBodyOf, type RequestBody, sendBody } from "./request-body.ts";
+import { checkUpgradeRequest, tunnelUpgrade } from "./upgrade.ts";
+import { asUpstreamError, connectHalfOpen, type Upstream, upstreamAddress } from "./upstream.ts";
 
 /** What the caller adds to and takes from a request and its answer. */
 export interface ForwardExtra {
@@ -56,11 +57,17 @@ export interface Forwarder {
 
 /** Idle upstream connections that are kept. */
 const MAX_FREE_SOCKETS = 256;
+/** Less than the 5 s after which Node, the least patient of the usual upstreams, closes them. */
+const FREE_SOCKET_MS = 4_000;
 const BODYLESS_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "DELETE"]);
 const RETRYABLE_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD"]);
 
 export function createForwarder(options: ForwarderOptions): Forwarder {
-  const agent = new Agent({ keepAlive: true, maxFreeSockets: MAX_FREE_SOCKETS });
+  const agent = new Agent({
+    keepAlive: true,
+    maxFreeSockets: MAX_FREE_SOCKETS,
+    timeout: FREE_SOCKET_MS,
+  });
   const address = upstreamAddress(options.upstream);
 
   function open(request: IncomingMessage, headers: string[], pooled: boolean): ClientRequest {
@@ -70,16 +77,23 @@ export function createForwarder(options: ForwarderOptions): Forwarder {
       method,
       path: url,
       headers,
-      agent: pooled ? agent : false,
+      ...(pooled ? { agent } : { createConnection: () => connectHalfOpen(options.upstream) }),
     });
-    limitTime(upstream, options);
+    limitTime(request, upstream, options);
     return upstream;
   }
 
   return {
     forward: (request, response, extra) =>
-      forward(options, (headers) => open(request, headers, true), request, response, extra),
+      forward(
+        options,
+        (headers, pooled) => open(request, headers, pooled),
+        request,
+        response,
+        extra,
+      ),
     upgrade: async (request, socket, head, extra) => {
+      checkUpgradeRequest(request);
       const headers = upstreamHeaders(request, extra);
       headers.push("Connection", "Upgrade", "Upgrade", "websocket");
       const upstream = open(request, headers, false);
@@ -94,39 +108,33 @@ export function createForwarder(options: ForwarderOptions): Forwarder {
 
 async function forward(
   options: ForwarderOptions,
-  open: (headers: string[]) => ClientRequest,
+  open: (headers: string[], pooled: boolean) => ClientRequest,
   request: IncomingMessage,
   response: ServerResponse,
   extra: ForwardExtra,
 ): Promise<void> {
-  const length = Number(request.headers["content-length"] ?? "0");
-  if (length > options.maxBodyBytes) throw tooLarge();
-  const hasBody = length > 0 || request.headers["transfer-encoding"] !== undefined;
-  const headers = upstreamHeaders(request, extra);
-  headers.push(...framingHeaders(request, hasBody));
-  if (hasBody && request.headers.expect !== undefined) response.writeContinue();
-
-  const upstream = open(headers);
-  // The client is gone: what it asked for need not be done.
-  response.once("close", () => upstream.destroy());
-  const body = hasBody ? sendBody(request, upstream, options.maxBodyBytes) : endWithout(upstream);
-  let answer: IncomingMessage;
+  const body = requestBodyOf(request, options.maxBodyBytes);
+  const headers = [...upstreamHeaders(request, extra), ...framingHeaders(request, body)];
+  if (body.kind !== "none" && request.headers.expect !== undefined) response.writeContinue();
+  const upstream = open(headers, true);
   try {
-    answer = await answerOf(upstream, body);
-  } catch (error) {
-    if (!mayRetry(error, request, upstream, hasBody, response)) throw asUpstreamError(error);
-    const again = open(headers);
-    response.once("close", () => again.destroy());
-    answer = await answerOf(again, endWithout(again)).catch((second: unknown) => {
-      throw asUpstreamError(second);
+    const answer = await exchange(request, body, upstream, response).catch((error: unknown) => {
+      if (!mayRetry(error, request, body, upstream)) throw error;
+      // On a connection of its own: another kept one may be as dead.
+      return exchange(request, body, open(headers, false), response);
     });
+    await passOn(request, response, answer, extra);
+  } catch (error) {
+    // Nobody is left to be told, and it was not the upstream's doing.
+    if (isClientGone(error, request, response)) return;
+    throw asUpstreamError(error);
   }
-  await passOn(request, response, answer, extra);
 }
 
 function upstreamHeaders(request: IncomingMessage, extra: ForwardExtra): string[] {
   const headers = requestHeadersToForward(request.rawHeaders, extra.removeRequestHeaders);
-  const address = request.socket.remoteAddress;
+  // A dual-stack socket writes IPv4 addresses as ::ffff:192.0.2.1.
+  const address = request.socket.remoteAddress?.replace(/^::ffff:(?=[0-9.]+$)/i, "");
   if (address !== undefined) headers.push("X-Forwarded-For", address);
   headers.push("X-Forwarded-Proto", "https", "X-Forwarded-Host", request.headers.host ?? "");
   for (const [name, value] of extra.requestHeaders) headers.push(name, value);
@@ -134,42 +142,30 @@ function upstreamHeaders(request: IncomingMessage, extra: ForwardExtra): string[
 }
 
 /** Content-Length goes through as received; the rest of the framing is said anew. */
-function framingHeaders(request: IncomingMessage, hasBody: boolean): string[] {
-  if (request.headers["transfer-encoding"] !== undefined) return ["Transfer-Encoding", "chunked"];
-  const isSaid = hasBody || request.headers["content-length"] !== undefined;
+function framingHeaders(request: IncomingMessage, body: RequestBody): string[] {
+  if (body.kind === "chunked") return ["Transfer-Encoding", "chunked"];
+  const isSaid = request.headers["content-length"] !== undefined;
   // Without a body Node would announce a chunked one for these methods.
   return isSaid || BODYLESS_METHODS.has(request.method ?? "GET") ? [] : ["Content-Length", "0"];
 }
 
-async function sendBody(
+/** The head of the upstream's answer. It may come before the whole body is sent. */
+function exchange(
   request: IncomingMessage,
+  body: RequestBody,
   upstream: ClientRequest,
-  maxBytes: number,
-): Promise<void> {
-  let sent = 0;
-  const cap = new Transform({
-    transform: (chunk: Buffer, _encoding, done) => {
-      sent += chunk.length;
-      if (sent > maxBytes) done(tooLarge());
-      else done(null, chunk);
-    },
-  });
-  await pipeline(request, cap, upstream);
-}
-
-function endWithout(upstream: ClientRequest): Promise<void> {
-  upstream.end();
-  return Promise.resolve();
-}
-
-/** The head of the upstream's answer; a body that fails first is the reason why there is none. */
-function answerOf(upstream: ClientRequest, body: Promise<void>): Promise<IncomingMessage> {
+  response: ServerResponse,
+): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
+    // The client is gone: what it asked for need not be done.
+    response.once("close", () => upstream.destroy());
     upstream.once("response", resolve);
-    upstream.once("error", reject);
+    upstream.on("error", reject);
     upstream.once("close", () => reject(new Error("the upstream closed the connection")));
-    // After the head it is no matter: an upstream may answer before it has read everything.
-    body.catch(reject);
+    sendBody(request, body, upstream, (error) => {
+      reject(error);
+      upstream.destroy();
+    });
   });
 }
 
@@ -187,36 +183,49 @@ async function passOn(
   await pipeline(answer, response);
 }
 
+function isClientGone(error: unknown, request: IncomingMessage, response: ServerResponse): boolean {
+  if (!response.headersSent) return request.socket.destroyed;
+  // The upstream's end of it would be an aborted answer.
+  return error instanceof Error && "code" in error && error.code === "ERR_STREAM_PREMATURE_CLOSE";
+}
+
 /** A kept connection may have been closed by the upstream just as it was used again. */
 function mayRetry(
   error: unknown,
   request: IncomingMessage,
+  body: RequestBody,
   upstream: ClientRequest,
-  hasBody: boolean,
-  response: ServerResponse,
 ): boolean {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
   return (
     upstream.reusedSocket &&
-    !hasBody &&
-    !response.destroyed &&
+    body.kind === "none" &&
     RETRYABLE_METHODS.has(request.method ?? "") &&
-    !(error instanceof StileError)
+    !request.socket.destroyed &&
+    (code === "ECONNRESET" || code === "EPIPE")
   );
 }
 
-function limitTime(upstream: ClientRequest, options: ForwarderOptions): void {
+function limitTime(
+  request: IncomingMessage,
+  upstream: ClientRequest,
+  options: ForwarderOptions,
+): void {
   const timeout = (): void => {
     upstream.destroy(new StileError("TLS_UPSTREAM_TIMEOUT", "the upstream did not answer in time"));
   };
-  upstream.setTimeout(options.idleTimeoutMs, timeout);
+  upstream.setTimeout(options.idleTimeoutMs);
+  upstream.on("timeout", () => {
+    // The agent's own limit for kept connections; connecting has the timer below.
+    if (upstream.socket?.connecting === true) return;
+    // The upstream is not to blame where it waits for a body that the client does not send.
+    if (!request.complete && !upstream.writableNeedDrain) request.socket.destroy();
+    else timeout();
+  });
   upstream.once("socket", (socket) => {
     if (!socket.connecting) return;
     const timer = setTimeout(timeout, options.connectTimeoutMs);
     socket.once("connect", () => clearTimeout(timer));
     socket.once("close", () => clearTimeout(timer));
   });
-}
-
-function tooLarge(): StileError {
-  return new StileError("TLS_BODY_TOO_LARGE", "the request body is larger than the limit");
 }

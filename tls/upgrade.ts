@@ -3,11 +3,26 @@
  * byte; any other answer is passed on as it is and ends the connection.
  */
 import type { ClientRequest, IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import { StileError } from "../wire/index.ts";
 import type { ForwardExtra } from "./forwarder.ts";
 import { responseHeadersToForward } from "./header-hygiene.ts";
 import { asUpstreamError } from "./upstream.ts";
+
+/**
+ * RFC 6455 §4.1: a GET, of HTTP/1.1. Node does not parse the body of a request to upgrade, so one that has a
+ * body would be read as WebSocket frames, or as a second request.
+ * @throws `TLS_HEAD_REJECTED`
+ */
+export function checkUpgradeRequest({ headers, httpVersion, method }: IncomingMessage): void {
+  const hasBody =
+    headers["transfer-encoding"] !== undefined || (headers["content-length"] ?? "0") !== "0";
+  if (method !== "GET" || httpVersion !== "1.1" || hasBody || headers.expect !== undefined) {
+    throw new StileError("TLS_HEAD_REJECTED", "request head: no WebSocket handshake");
+  }
+}
 
 /** @throws `TLS_UPSTREAM_UNREACHABLE`, `TLS_UPSTREAM_TIMEOUT` before anything is out */
 export async function tunnelUpgrade(
@@ -19,23 +34,44 @@ export async function tunnelUpgrade(
 ): Promise<void> {
   client.once("close", () => upstream.destroy());
   const answer = await handshake(upstream);
+  const { response } = answer;
   if (answer.kind === "response") {
-    client.write(headOf(answer.response, extra, ["Connection", "close"]));
-    await pipeline(answer.response, client);
+    client.write(headOf(response, extra, ["Connection", "close"]));
+    await pipeline(response, client).catch(() => client.destroy());
     return;
   }
-  const { socket, head, response } = answer;
+  const { socket, head } = answer;
   client.write(headOf(response, extra, ["Connection", "Upgrade", "Upgrade", "websocket"]));
   if (head.length > 0) client.write(head);
   if (clientHead.length > 0) socket.write(clientHead);
-  endWhenIdle(socket, client, idleTimeoutMs);
-  try {
-    await Promise.all([pipeline(client, socket), pipeline(socket, client)]);
-  } catch {
-    // One side went away in the middle: the other one cannot be told more than that.
-    client.destroy();
-    socket.destroy();
-  }
+  await join(client, socket, idleTimeoutMs);
+}
+
+/** Until both connections are closed. One side may end its direction before the other does. */
+async function join(client: Duplex, upstream: Socket, idleTimeoutMs: number): Promise<void> {
+  closeAfter(client, upstream);
+  closeAfter(upstream, client);
+  // Every byte of either direction passes the upstream's socket.
+  upstream.setTimeout(idleTimeoutMs, () => upstream.destroy());
+  client.pipe(upstream);
+  upstream.pipe(client);
+  await Promise.all([closed(client), closed(upstream)]);
+}
+
+/** What `first` has sent before it closed in order still reaches `second`. */
+function closeAfter(first: Duplex, second: Duplex): void {
+  first.on("error", () => first.destroy());
+  first.once("close", () => {
+    if (first.readableEnded) second.end(() => second.destroy());
+    else second.destroy();
+  });
+}
+
+function closed(socket: Duplex): Promise<void> {
+  return new Promise((resolve) => {
+    if (socket.closed) resolve();
+    else socket.once("close", () => resolve());
+  });
 }
 
 type Handshake =
@@ -43,7 +79,7 @@ type Handshake =
   | {
       readonly kind: "upgraded";
       readonly response: IncomingMessage;
-      readonly socket: Duplex;
+      readonly socket: Socket;
       readonly head: Buffer;
     };
 
@@ -53,7 +89,7 @@ function handshake(upstream: ClientRequest): Promise<Handshake> {
       resolve({ kind: "upgraded", response, socket, head }),
     );
     upstream.once("response", (response) => resolve({ kind: "response", response }));
-    upstream.once("error", (cause) => reject(asUpstreamError(cause)));
+    upstream.on("error", (cause) => reject(asUpstreamError(cause)));
     upstream.once("close", () =>
       reject(asUpstreamError(new Error("the upstream closed the connection"))),
     );
@@ -68,22 +104,4 @@ function headOf(response: IncomingMessage, extra: ForwardExtra, connection: stri
   const lines = [`HTTP/1.1 ${response.statusCode ?? 502} ${response.statusMessage ?? ""}`];
   for (let i = 0; i + 1 < headers.length; i += 2) lines.push(`${headers[i]}: ${headers[i + 1]}`);
   return `${lines.join("\r\n")}\r\n\r\n`;
-}
-
-interface Timed {
-  setTimeout(ms: number, listener?: () => void): unknown;
-}
-
-function endWhenIdle(upstream: Duplex, client: Duplex, idleTimeoutMs: number): void {
-  for (const socket of [upstream, client]) {
-    if (!isTimed(socket)) continue;
-    socket.setTimeout(idleTimeoutMs, () => {
-      upstream.destroy();
-      client.destroy();
-    });
-  }
-}
-
-function isTimed(socket: Duplex): socket is Duplex & Timed {
-  return "setTimeout" in socket && typeof socket.setTimeout === "function";
 }

@@ -1,4 +1,5 @@
 /** Where admitted requests go: an HTTP/1.1 server over TCP or a Unix socket. */
+import { connect, type Socket } from "node:net";
 import { StileError } from "../wire/index.ts";
 
 export type Upstream =
@@ -29,6 +30,13 @@ export function upstreamAddress(
   return upstream.kind === "tcp"
     ? { host: upstream.host, port: upstream.port }
     : { socketPath: upstream.path };
+}
+
+/** A connection outside the pool. A tunnel's two directions end one by one, hence half-open. */
+export function connectHalfOpen(upstream: Upstream): Socket {
+  return upstream.kind === "tcp"
+    ? connect({ host: upstream.host, port: upstream.port, allowHalfOpen: true })
+    : connect({ path: upstream.path, allowHalfOpen: true });
 }
 
 /** What a failed exchange with the upstream means to the client. */
