@@ -1,0 +1,50 @@
+/** A development sidecar in a process of its own, which a test may kill and start again. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { createServer, type AddressInfo } from "node:net";
+import { join } from "node:path";
+
+const root = join(import.meta.dirname, "..", "..");
+
+export interface ChildSidecar {
+  readonly process: ChildProcess;
+  /** Ends it with this signal and waits until it is gone. */
+  readonly end: (signal: "SIGKILL" | "SIGTERM") => Promise<void>;
+}
+
+/** Starts `stile serve --dev` and waits for its first lines. @param stateDir holds `dev/` afterwards */
+export async function startChildSidecar(stateDir: string, port: number): Promise<ChildSidecar> {
+  const args = [
+    "service/cli/main.ts",
+    "serve",
+    "--dev",
+    "--state",
+    stateDir,
+    "--port",
+    String(port),
+  ];
+  const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
+  const exited = once(child, "exit");
+  await Promise.race([
+    once(child.stdout, "data"),
+    exited.then(() => Promise.reject(new Error("the sidecar did not start"))),
+  ]);
+  child.stdout.resume();
+  return {
+    process: child,
+    end: async (signal) => {
+      child.kill(signal);
+      await exited;
+    },
+  };
+}
+
+/** A port that was free a moment ago. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
+}

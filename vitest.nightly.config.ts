@@ -1,0 +1,16 @@
+import { defineConfig, mergeConfig, type ViteUserConfig } from "vitest/config";
+import base from "./vitest.config.ts";
+
+/** The suites that take longer than `npm test` may: the same tests with more rounds, and nightly ones. */
+const config: ViteUserConfig = mergeConfig(
+  { ...base, test: { ...base.test, include: [], exclude: [] } },
+  defineConfig({
+    test: {
+      include: ["test/nightly/**/*.test.ts", "test/e2e/kill.test.ts"],
+      exclude: ["node_modules/**"],
+      env: { KILL_ROUNDS: "20" },
+    },
+  }),
+);
+
+export default config;
