@@ -79,7 +79,7 @@ function openConnection(job: LoadJob): Promise<TLSSocket> {
 
 /** The status of each answer, in order. Answers carry a Content-Length or are chunked. */
 async function* readAnswers(socket: TLSSocket): AsyncGenerator<string> {
-  let held = Buffer.alloc(0);
+  let held: Buffer = Buffer.alloc(0);
   for await (const chunk of socket as AsyncIterable<Buffer>) {
     held = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
     for (;;) {

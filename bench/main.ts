@@ -1,0 +1,204 @@
+/**
+ * `npm run bench`: what Stile costs, as ratios to what the machine can do, all in one run. The floors are
+ * `openssl speed` and a bare server of the same runtime. Bounded: about two minutes.
+ */
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { availableParallelism, cpus, tmpdir } from "node:os";
+import { join } from "node:path";
+import { connect } from "node:tls";
+import { type LoadResult, runLoad } from "./load.ts";
+import { batchRequests, clearanceHeader, getRequest, tokenHeaders } from "./requests.ts";
+import { type BenchServer, startServer } from "./servers.ts";
+import { benchSpentStore } from "./spent-store.ts";
+
+const CONNECTIONS = 32;
+const REQUESTS = 20_000;
+const TOKENS = 12_000;
+const HANDSHAKES = 1_500;
+const BATCHES = 60;
+const BATCH_SIZE = 100;
+const DEADLINE_MS = 60_000;
+
+interface Figure {
+  readonly perSecond: number;
+  /** CPU of the server process for one operation, microseconds. */
+  readonly cpuMicros: number;
+  readonly p99Ms: number;
+}
+
+const dir = mkdtempSync(join(tmpdir(), "stile-bench-bare-"));
+const servers: BenchServer[] = [];
+try {
+  await run();
+} finally {
+  for (const server of servers.toReversed()) await server.stop();
+  rmSync(dir, { recursive: true, force: true });
+}
+
+async function run(): Promise<void> {
+  console.log(
+    `${cpus()[0]?.model ?? "unknown CPU"}, ${availableParallelism()} cores, Node ${process.versions.node}`,
+  );
+  const upstream = await start("upstream", []);
+  const bare = await start("bare", [dir]);
+  const sidecar = await start("sidecar", [`http://127.0.0.1:${upstream.port}`]);
+
+  await warmUp(bare, sidecar);
+  const hello = await measureGets(bare, [getRequest(bare, [])], REQUESTS);
+  print("bare TLS server, keep-alive GET", hello);
+
+  const tokens = await tokenHeaders(sidecar, TOKENS);
+  const redeemed = await measureGets(
+    sidecar,
+    tokens.map((header) => getRequest(sidecar, [header])),
+    TOKENS,
+  );
+  print("redemption: token, durable spend, forward", redeemed, hello);
+
+  const cookie = await clearanceHeader(sidecar);
+  const forwarded = await measureGets(sidecar, [getRequest(sidecar, [cookie])], REQUESTS);
+  print("forwarding: clearance, upstream round trip", forwarded, hello);
+
+  const challenged = await measureGets(sidecar, [getRequest(sidecar, [])], REQUESTS, "401");
+  print("challenge: 401", challenged, hello);
+
+  const bareHandshakes = await measureHandshakes(bare);
+  print("bare TLS server, full handshakes", bareHandshakes);
+  print("full handshakes", await measureHandshakes(sidecar), bareHandshakes);
+
+  const floor = opensslSignsPerSecond();
+  console.log(`openssl speed rsa2048, all cores          ${floor.toFixed(0).padStart(8)} /s`);
+  const issued = await measureIssuance(sidecar);
+  console.log(
+    `issuance: type 2 in batches of ${BATCH_SIZE}          ${issued.perSecond.toFixed(0).padStart(8)} /s  ` +
+      `${issued.cpuMicros.toFixed(0).padStart(6)} us CPU  ratio to openssl ${ratio(issued.perSecond, floor)}`,
+  );
+  const store = await benchSpentStore();
+  console.log(
+    `spent store: durable inserts              ${store.insertsPerSecond.toFixed(0).padStart(8)} /s  ` +
+      `${store.bytesPerEntry.toFixed(0)} bytes an entry, batch p99 ${store.batchP99Ms.toFixed(1)} ms`,
+  );
+}
+
+async function start(kind: "upstream" | "bare" | "sidecar", args: string[]): Promise<BenchServer> {
+  const server = await startServer(kind, args);
+  servers.push(server);
+  return server;
+}
+
+/** The JIT and the connection pools of both servers, before anything counts. */
+async function warmUp(bare: BenchServer, sidecar: BenchServer): Promise<void> {
+  await measureGets(bare, [getRequest(bare, [])], 4_000);
+  const tokens = await tokenHeaders(sidecar, 1_000);
+  await measureGets(
+    sidecar,
+    tokens.map((header) => getRequest(sidecar, [header])),
+    1_000,
+  );
+}
+
+async function measureGets(
+  server: BenchServer,
+  requests: readonly Uint8Array[],
+  total: number,
+  expected = "200",
+): Promise<Figure> {
+  const before = server.cpuSeconds();
+  const result = await runLoad({
+    port: server.port,
+    ca: server.ca,
+    connections: CONNECTIONS,
+    requests,
+    rounds: total / requests.length,
+    deadlineMs: DEADLINE_MS,
+  });
+  return figureOf(result, server.cpuSeconds() - before, expected, 1);
+}
+
+async function measureIssuance(server: BenchServer): Promise<Figure> {
+  const requests = await batchRequests(server, BATCHES, BATCH_SIZE);
+  const before = server.cpuSeconds();
+  const result = await runLoad({
+    port: server.port,
+    ca: server.ca,
+    connections: 4,
+    requests,
+    rounds: 1,
+    deadlineMs: DEADLINE_MS,
+  });
+  return figureOf(result, server.cpuSeconds() - before, "200", BATCH_SIZE);
+}
+
+/** A figure counts only where every answer was the expected one. */
+function figureOf(result: LoadResult, cpuSeconds: number, expected: string, each: number): Figure {
+  const answered = result.byStatus[expected] ?? 0;
+  const all = Object.values(result.byStatus).reduce((sum, count) => sum + count, 0);
+  if (answered === 0 || answered !== all) {
+    throw new Error(`expected only ${expected}, got ${JSON.stringify(result.byStatus)}`);
+  }
+  const operations = answered * each;
+  return {
+    perSecond: operations / result.seconds,
+    cpuMicros: (cpuSeconds * 1e6) / operations,
+    p99Ms: result.p99Ms,
+  };
+}
+
+/** Full handshakes, eight at a time: a connection without a session of before. */
+async function measureHandshakes(server: BenchServer): Promise<Figure> {
+  const before = server.cpuSeconds();
+  const started = performance.now();
+  let left = HANDSHAKES;
+  await Promise.all(
+    Array.from({ length: 8 }, async () => {
+      while (left > 0) {
+        left -= 1;
+        await handshake(server);
+      }
+    }),
+  );
+  const seconds = (performance.now() - started) / 1_000;
+  const cpuMicros = ((server.cpuSeconds() - before) * 1e6) / HANDSHAKES;
+  return { perSecond: HANDSHAKES / seconds, cpuMicros, p99Ms: Number.NaN };
+}
+
+function handshake(server: BenchServer): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(
+      { host: "127.0.0.1", port: server.port, servername: "localhost", ca: server.ca },
+      () => socket.destroy(),
+    );
+    socket.once("close", () => resolve());
+    socket.once("error", reject);
+  });
+}
+
+function opensslSignsPerSecond(): number {
+  const cores = String(availableParallelism());
+  const run = spawnSync("openssl", ["speed", "-seconds", "3", "-multi", cores, "rsa2048"], {
+    encoding: "utf8",
+  });
+  const figure = /^rsa +2048 bits +[\d.]+s +[\d.]+s +(?<signs>[\d.]+)/m.exec(run.stdout)?.groups?.[
+    "signs"
+  ];
+  if (figure === undefined) throw new Error("openssl speed gave no figure");
+  return Number(figure);
+}
+
+function print(name: string, figure: Figure, floor?: Figure): void {
+  const p99 = Number.isNaN(figure.p99Ms) ? "" : `  p99 ${figure.p99Ms.toFixed(1)} ms`;
+  const ratios =
+    floor === undefined
+      ? ""
+      : `  ratio to bare ${ratio(figure.perSecond, floor.perSecond)} of the rate, ` +
+        `${ratio(figure.cpuMicros, floor.cpuMicros)} times the CPU`;
+  console.log(
+    `${name.padEnd(42)}${figure.perSecond.toFixed(0).padStart(8)} /s  ` +
+      `${figure.cpuMicros.toFixed(0).padStart(6)} us CPU${p99}${ratios}`,
+  );
+}
+
+function ratio(value: number, floor: number): string {
+  return (value / floor).toFixed(2);
+}

@@ -1,0 +1,166 @@
+/** Requests in full, as bytes, made before the clock starts: tokens, clearances, batches with their proofs. */
+import {
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  randomBytes,
+  sign,
+} from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { createDpopProof } from "../attest/agent/index.ts";
+import { createAttestationResultSigner } from "../attest/index.ts";
+import { exchange } from "../service/agent/exchange.ts";
+import { openSecrets } from "../service/keystore/index.ts";
+import { openMint } from "../test/support/mint.ts";
+import {
+  encodeGenericBatchTokenRequest,
+  MEDIA_TYPE_GENERIC_BATCH_REQUEST,
+  parseWwwAuthenticate,
+  TOKEN_TYPE_BLIND_RSA,
+} from "../tokens/index.ts";
+import type { BenchServer } from "./servers.ts";
+
+/** A GET without a body. */
+export function getRequest(server: BenchServer, headers: readonly string[]): Uint8Array {
+  const lines = [`GET / HTTP/1.1`, `Host: ${server.host}`, ...headers, "", ""];
+  return Buffer.from(lines.join("\r\n"));
+}
+
+/** What the sidecar asks of a client without a token. */
+async function challengeOf(
+  server: BenchServer,
+): Promise<{ challenge: Uint8Array; tokenKey: Uint8Array }> {
+  const url = `https://${server.host}/`;
+  const answer = await exchange({ url, method: "GET", headers: {}, ca: server.ca });
+  const [first] = parseWwwAuthenticate(answer.headers["www-authenticate"] ?? "");
+  if (first?.tokenKey === undefined) throw new Error("the sidecar does not challenge");
+  return { challenge: first.challenge, tokenKey: first.tokenKey };
+}
+
+/** Values of Authorization headers, each with a token of its own. */
+export async function tokenHeaders(server: BenchServer, count: number): Promise<string[]> {
+  const { challenge } = await challengeOf(server);
+  const mint = await openMint(server.dir);
+  return Array.from({ length: count }, () => `Authorization: ${mint.authorization(challenge)}`);
+}
+
+/** A Cookie header with a clearance. */
+export async function clearanceHeader(server: BenchServer): Promise<string> {
+  const [token = ""] = await tokenHeaders(server, 1);
+  const answer = await exchange({
+    url: `https://${server.host}/`,
+    method: "GET",
+    headers: { authorization: token.slice("Authorization: ".length) },
+    ca: server.ca,
+  });
+  const cookie = answer.headers["set-cookie"]?.[0]?.split(";")[0];
+  if (cookie === undefined) throw new Error("the sidecar gave no clearance");
+  return `Cookie: ${cookie}`;
+}
+
+/** POSTs of generic batches with `size` requests each, every one with a proof of its own. */
+export async function batchRequests(
+  server: BenchServer,
+  batches: number,
+  size: number,
+): Promise<Uint8Array[]> {
+  const url = `https://${server.host}`;
+  const device = softwareDevice();
+  const accessToken = await attestationResult(server, url, device.deviceKeyJwk);
+  const { tokenKey } = await challengeOf(server);
+  const truncatedTokenKeyId = createHash("sha256").update(tokenKey).digest()[31] ?? 0;
+  const requests: Uint8Array[] = [];
+  for (let i = 0; i < batches; i += 1) {
+    const body = encodeGenericBatchTokenRequest(
+      Array.from({ length: size }, () => ({
+        tokenType: TOKEN_TYPE_BLIND_RSA,
+        truncatedTokenKeyId,
+        blindedMessage: blindedMessage(),
+      })),
+    );
+    const proof = await createDpopProof({
+      device,
+      method: "POST",
+      uri: `${url}/token-request`,
+      accessToken,
+      clock: Date.now,
+      random: (length) => Uint8Array.from(randomBytes(length)),
+    });
+    const head = [
+      "POST /token-request HTTP/1.1",
+      `Host: ${server.host}`,
+      `Authorization: DPoP ${accessToken}`,
+      `DPoP: ${proof}`,
+      `Content-Type: ${MEDIA_TYPE_GENERIC_BATCH_REQUEST}`,
+      `Content-Length: ${body.length}`,
+      "",
+      "",
+    ];
+    requests.push(Buffer.concat([Buffer.from(head.join("\r\n")), body]));
+  }
+  return requests;
+}
+
+/** Any number below the modulus will do: blinded messages are uniform. */
+function blindedMessage(): Uint8Array {
+  const message = Uint8Array.from(randomBytes(256));
+  message[0] = 0;
+  return message;
+}
+
+type SoftwareDevice = Parameters<typeof createDpopProof>[0]["device"];
+
+/** A device key in software: the benchmark is of the issuer, not of a TPM. */
+function softwareDevice(): SoftwareDevice {
+  const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  const { x = "", y = "" } = publicKey.export({ format: "jwk" });
+  return {
+    deviceKeyJwk: { kty: "EC", crv: "P-256", x, y },
+    signEs256: (message) => {
+      const key = { key: privateKey, dsaEncoding: "ieee-p1363" } as const;
+      return Promise.resolve(Uint8Array.from(sign("sha256", message, key)));
+    },
+  };
+}
+
+/** Signed with the sidecar's own key, which the benchmark may open in a development folder. */
+async function attestationResult(
+  server: BenchServer,
+  url: string,
+  deviceKey: SoftwareDevice["deviceKeyJwk"],
+): Promise<string> {
+  const passphrase = Uint8Array.from(readFileSync(join(server.dir, "passphrase")));
+  const secrets = await openSecrets({ dir: join(server.dir, "state", "secrets"), passphrase });
+  const pkcs8 = await secrets.getOrCreate("attestation-result", () => {
+    throw new Error("the sidecar has not made its keys");
+  });
+  const privateKey = createPrivateKey({ key: Buffer.from(pkcs8), format: "der", type: "pkcs8" });
+  const signer = createAttestationResultSigner({
+    privateKey,
+    publicKey: createPublicKey(privateKey),
+    keyId: "bench",
+    issuer: url,
+    audience: url,
+    lifetimeSeconds: 900,
+    clock: Date.now,
+    verifierId: { developer: "stile", build: "bench" },
+  });
+  const none = { configuration: 0, executables: 0, fileSystem: 0, runtimeOpaque: 0 };
+  const trustworthiness = {
+    ...none,
+    instanceIdentity: 2,
+    hardware: 2,
+    storageOpaque: 0,
+    sourcedData: 0,
+  };
+  const { jwt } = await signer.sign({
+    subject: "bench",
+    deviceKey,
+    trustworthiness,
+    channelBinding: "none",
+    appraisalPolicyId: "bench",
+  });
+  return jwt;
+}

@@ -1,0 +1,103 @@
+/**
+ * The process behind `startServer`: prints its facts as one line of JSON and ends with its input.
+ * Arguments: sidecar UPSTREAM_URL, bare CERTIFICATE_DIR, or upstream.
+ */
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer as createHttpServer } from "node:http";
+import { createServer as createHttpsServer } from "node:https";
+import { type AddressInfo, createServer as createNetServer, type Server } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { developmentCertificates } from "../service/dev/certificates.ts";
+import { prepareDevelopment } from "../service/dev/development.ts";
+import { createLog } from "../service/log.ts";
+import { startSidecar } from "../service/sidecar.ts";
+import type { ServerFacts } from "./servers.ts";
+
+const HELLO = "hello\n";
+const [kind, argument = ""] = process.argv.slice(2);
+
+const stop = await start();
+process.stdin.resume();
+process.stdin.once("end", () => void stop().then(() => process.exit(0)));
+
+function start(): Promise<() => Promise<void>> {
+  if (kind === "sidecar") return startTheSidecar(argument);
+  if (kind === "bare") return startBare(argument);
+  return startUpstream();
+}
+
+async function startTheSidecar(upstream: string): Promise<() => Promise<void>> {
+  const dir = mkdtempSync(join(tmpdir(), "stile-bench-"));
+  const port = await freePort();
+  const { config, caFile } = await prepareDevelopment({
+    dir,
+    port,
+    operatorListen: "127.0.0.1:0",
+    upstream,
+    logLevel: "silent",
+    clock: Date.now,
+    overrides: {
+      attester: { allowance: { tokens: 1_000_000, windowSeconds: 86_400 } },
+      limits: { requestsPerMinute: 10_000_000, drainSeconds: 1 },
+    },
+  });
+  const sidecar = await startSidecar(config, { clock: Date.now, log: createLog("silent") });
+  say({ port, ca: readFileSync(caFile, "utf8"), host: `localhost:${port}`, dir });
+  return async () => {
+    await sidecar.stop();
+    rmSync(dir, { recursive: true, force: true });
+  };
+}
+
+async function startBare(certificateDir: string): Promise<() => Promise<void>> {
+  const { caFile, certificateFile, keyFile } = await developmentCertificates(
+    certificateDir,
+    Date.now(),
+  );
+  const server = createHttpsServer(
+    {
+      cert: readFileSync(certificateFile),
+      key: readFileSync(keyFile),
+      minVersion: "TLSv1.3",
+      ecdhCurve: "X25519MLKEM768/X25519:P-256",
+      ALPNProtocols: ["http/1.1"],
+    },
+    (_request, response) => response.setHeader("content-length", HELLO.length).end(HELLO),
+  );
+  const port = await listen(server);
+  say({ port, ca: readFileSync(caFile, "utf8"), host: `localhost:${port}`, dir: certificateDir });
+  return async () => closeNow(server);
+}
+
+async function startUpstream(): Promise<() => Promise<void>> {
+  const server = createHttpServer((_request, response) =>
+    response.setHeader("content-length", HELLO.length).end(HELLO),
+  );
+  const port = await listen(server);
+  say({ port, ca: "", host: `127.0.0.1:${port}`, dir: "" });
+  return async () => closeNow(server);
+}
+
+function say(facts: ServerFacts): void {
+  process.stdout.write(`${JSON.stringify(facts)}\n`);
+}
+
+function listen(server: Server): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(0, "127.0.0.1", () => resolve((server.address() as AddressInfo).port));
+  });
+}
+
+function closeNow(server: { close(): unknown; closeAllConnections(): void }): void {
+  server.close();
+  server.closeAllConnections();
+}
+
+async function freePort(): Promise<number> {
+  const server = createNetServer();
+  const port = await listen(server);
+  await new Promise<void>((resolve) => server.close(() => resolve()));
+  return port;
+}
