@@ -4,6 +4,7 @@
  * head ends its connection. It judges form only; which hosts are served is not its business.
  */
 import type { IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
 import { StileError } from "../wire/index.ts";
 import { isSpoofable } from "./header-hygiene.ts";
 
@@ -35,10 +36,32 @@ const ENCODED_NUL = /%00/;
 const HOST = /^(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?$/;
 const HEADER_NAME = /^[A-Za-z0-9!#$%&'*+.^`|~-]+$/;
 
-/** @throws `TLS_HEAD_REJECTED` */
+/**
+ * Connections of which a head was refused. What a client pipelined behind it was parsed by rules that are in
+ * doubt since then (a smuggled request, say), and no answer would reach it.
+ */
+const refused = new WeakSet<Socket>();
+
+/**
+ * Call it synchronously, before anything else is done with the request.
+ * @throws `TLS_HEAD_REJECTED`, also for every later request of the same connection
+ */
 export function checkRequestHead(request: IncomingMessage): void {
+  if (refused.has(request.socket)) throw rejected("it follows a refused one");
+  try {
+    checkNames(request.rawHeaders);
+    checkTarget(request);
+    checkFraming(request);
+    checkConnection(request.headers.connection);
+    checkExpectations(request);
+  } catch (error) {
+    refused.add(request.socket);
+    throw error;
+  }
+}
+
+function checkNames(rawHeaders: readonly string[]): void {
   const seen = new Set<string>();
-  const { rawHeaders } = request;
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const name = (rawHeaders[i] ?? "").toLowerCase();
     // "_" is a token character, but CGI-like servers read "X_Real_IP" as "X-Real-IP".
@@ -46,10 +69,6 @@ export function checkRequestHead(request: IncomingMessage): void {
     if (seen.has(name) && AT_MOST_ONCE.has(name)) throw rejected(`more than one ${name} header`);
     seen.add(name);
   }
-  checkTarget(request);
-  checkFraming(request);
-  checkConnection(request.headers.connection);
-  checkExpectations(request);
 }
 
 function checkTarget(request: IncomingMessage): void {

@@ -1,0 +1,229 @@
+/** A listener and a forwarder on loopback with a raw upstream behind them, and raw clients for both. */
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import {
+  createServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerResponse,
+} from "node:http";
+import { type AddressInfo, connect as connectTcp, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Duplex } from "node:stream";
+import { connect, type ConnectionOptions, type TLSSocket } from "node:tls";
+import { developmentCertificates } from "../../service/dev/certificates.ts";
+import {
+  type CertificateSource,
+  checkRequestHead,
+  createForwarder,
+  createListener,
+  DEFAULT_LISTENER_LIMITS,
+  fileCertificates,
+  type Forwarder,
+  type ForwarderOptions,
+  type Listener,
+  type ListenerLimits,
+  parseUpstream,
+  type TlsEvent,
+} from "../../tls/index.ts";
+import { isStileError } from "../../wire/index.ts";
+
+export type Extra = Parameters<Forwarder["forward"]>[2];
+export const noExtra: Extra = {
+  removeRequestHeaders: [],
+  requestHeaders: [],
+  responseHeaders: [],
+};
+
+export interface TestCertificates {
+  readonly dir: string;
+  readonly ca: string;
+  readonly certificateFile: string;
+  readonly keyFile: string;
+  readonly remove: () => void;
+}
+
+export async function testCertificates(): Promise<TestCertificates> {
+  const dir = mkdtempSync(join(tmpdir(), "stile-tls-"));
+  const files = await developmentCertificates(dir, Date.now());
+  return {
+    ...files,
+    dir,
+    ca: readFileSync(files.caFile, "utf8"),
+    remove: () => rmSync(dir, { recursive: true }),
+  };
+}
+
+export interface TestUpstream {
+  readonly server: Server;
+  readonly port: number;
+  readonly close: () => Promise<void>;
+}
+
+export async function startUpstream(handler: RequestListener): Promise<TestUpstream> {
+  const server = createServer(handler);
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", () => resolve()));
+  const { port } = server.address() as AddressInfo;
+  const close = (): Promise<void> =>
+    new Promise((resolve) => {
+      server.close(() => resolve());
+      server.closeAllConnections();
+    });
+  return { server, port, close };
+}
+
+export interface EdgeOptions {
+  readonly certificates: TestCertificates;
+  readonly upstream: string;
+  readonly limits?: Partial<ListenerLimits>;
+  readonly forwarder?: Partial<ForwarderOptions>;
+  readonly extra?: Extra;
+}
+
+export interface TestEdge {
+  readonly port: number;
+  readonly listener: Listener;
+  readonly source: CertificateSource;
+  readonly events: TlsEvent[];
+  /** Codes of what forwarding refused, in order. */
+  readonly codes: string[];
+  readonly close: () => Promise<void>;
+}
+
+/** What service/edge does, without admission: check the head, forward, answer errors. */
+export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
+  const events: TlsEvent[] = [];
+  const codes: string[] = [];
+  const observe = (event: TlsEvent): void => void events.push(event);
+  const source = fileCertificates({ ...options.certificates, pollMs: 20, observe });
+  const forwarder = createForwarder({
+    upstream: parseUpstream(options.upstream),
+    maxBodyBytes: 2 ** 27,
+    connectTimeoutMs: 1_000,
+    idleTimeoutMs: 5_000,
+    ...options.forwarder,
+  });
+  const extra = options.extra ?? noExtra;
+  const note = (error: unknown): string => {
+    const code = isStileError(error) ? error.code : String(error);
+    codes.push(code);
+    return code;
+  };
+  const listener = createListener({
+    certificates: source,
+    limits: { ...DEFAULT_LISTENER_LIMITS, timeoutCheckMs: 20, ...options.limits },
+    handler: (request, response) => {
+      handle(forwarder, request, response, extra).catch((error: unknown) =>
+        refuse(request, response, note(error)),
+      );
+    },
+    upgrade: (request, socket, head) => {
+      upgrade(forwarder, request, socket, head, extra).catch((error: unknown) => {
+        socket.end(`HTTP/1.1 ${statusOf(note(error))} x\r\ncontent-length: 0\r\n\r\n`);
+      });
+    },
+    observe,
+  });
+  const { port } = await listener.listen({ host: "127.0.0.1", port: 0 });
+  const close = async (): Promise<void> => {
+    source.close();
+    await listener.drain(0);
+    await forwarder.close();
+  };
+  return { port, listener, source, events, codes, close };
+}
+
+async function handle(
+  forwarder: Forwarder,
+  request: IncomingMessage,
+  response: ServerResponse,
+  extra: Extra,
+): Promise<void> {
+  checkRequestHead(request);
+  await forwarder.forward(request, response, extra);
+}
+
+async function upgrade(
+  forwarder: Forwarder,
+  request: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+  extra: Extra,
+): Promise<void> {
+  checkRequestHead(request);
+  await forwarder.upgrade(request, socket, head, extra);
+}
+
+function statusOf(code: string): number {
+  const statuses: Record<string, number> = {
+    TLS_HEAD_REJECTED: 400,
+    TLS_BODY_TOO_LARGE: 413,
+    TLS_UPSTREAM_UNREACHABLE: 502,
+    TLS_UPSTREAM_TIMEOUT: 504,
+  };
+  return statuses[code] ?? 500;
+}
+
+function refuse(request: IncomingMessage, response: ServerResponse, code: string): void {
+  if (response.headersSent) {
+    request.socket.destroy();
+    return;
+  }
+  response.writeHead(statusOf(code), { connection: "close", "content-type": "text/plain" });
+  response.end(code);
+}
+
+export function connectTls(
+  port: number,
+  ca: string,
+  options: ConnectionOptions = {},
+): Promise<TLSSocket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ port, host: "127.0.0.1", ca, ...options }, () => {
+      socket.off("error", reject);
+      socket.on("error", () => undefined);
+      resolve(socket);
+    });
+    socket.once("error", reject);
+  });
+}
+
+export function connectPlain(port: number): Promise<Socket> {
+  return new Promise((resolve) => {
+    const socket = connectTcp(port, "127.0.0.1", () => resolve(socket));
+    socket.on("error", () => undefined);
+  });
+}
+
+/** Everything that a connection sends until it ends, as Latin-1 text. */
+export function readAll(socket: Duplex): Promise<string> {
+  return new Promise((resolve) => {
+    const chunks: Buffer[] = [];
+    socket.on("data", (chunk: Buffer) => chunks.push(chunk));
+    socket.once("close", () => resolve(Buffer.concat(chunks).toString("latin1")));
+  });
+}
+
+/** Waits until what a connection has sent contains `text`. */
+export function readUntil(socket: Duplex, text: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let seen = "";
+    const onData = (chunk: Buffer): void => {
+      seen += chunk.toString("latin1");
+      if (!seen.includes(text)) return;
+      socket.off("data", onData);
+      resolve(seen);
+    };
+    socket.on("data", onData);
+    socket.once("close", () => reject(new Error(`closed after: ${seen}`)));
+  });
+}
+
+/** Sends raw bytes on a connection of its own; the answer is everything until its end. */
+export async function exchangeRaw(port: number, ca: string, text: string): Promise<string> {
+  const socket = await connectTls(port, ca);
+  const answer = readAll(socket);
+  socket.write(Buffer.from(text, "latin1"));
+  return answer;
+}
