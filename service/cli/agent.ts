@@ -13,7 +13,6 @@ import { openManufacturerCa, startSwtpm } from "../../swtpm/index.ts";
 import { type Agent, openAgent } from "../agent/agent.ts";
 import { CliUsageError } from "./usage.ts";
 
-const DEVELOPMENT_DIR = join(".stile", "dev");
 const OPTIONS = {
   attester: { type: "string" },
   ca: { type: "string" },
@@ -21,8 +20,11 @@ const OPTIONS = {
   ek: { type: "string", default: "rsa" },
   wallet: { type: "string" },
   count: { type: "string", default: "10" },
+  "dev-state": { type: "string", default: join(".stile", "dev") },
   help: { type: "boolean", short: "h", default: false },
 } as const;
+
+const HOME_WALLET = join(homedir(), ".local", "state", "stile", "wallet");
 
 const USAGE = `Usage: stile agent attest [URL] | tokens URL | fetch URL
 
@@ -36,6 +38,8 @@ const USAGE = `Usage: stile agent attest [URL] | tokens URL | fetch URL
   --ek rsa|ecc       which EK to attest with (default rsa)
   --wallet DIR       where tokens are kept (default ~/.local/state/stile/wallet)
   --count N          tokens to fetch, 1 to 100 (default 10)
+  --dev-state DIR    folder of a development sidecar on this machine (default .stile/dev): its CA is
+                     trusted, and without --tcti a software TPM of its manufacturer is used
 `;
 
 export async function agentCommand(args: readonly string[]): Promise<number> {
@@ -86,16 +90,17 @@ async function withAgent(
   run: (agent: Agent) => Promise<number>,
 ): Promise<number> {
   const attester = values.attester ?? new URL(url).origin;
-  const isDevelopment = isLocal(attester) && existsSync(DEVELOPMENT_DIR);
-  const caFile = values.ca ?? (isDevelopment ? join(DEVELOPMENT_DIR, "tls", "ca.pem") : undefined);
-  const tpm = await tpmFor(values.tcti, isDevelopment);
+  const devDir = values["dev-state"];
+  const development = isLocal(attester) && existsSync(devDir) ? devDir : undefined;
+  const caFile = values.ca ?? developmentFile(development, "tls", "ca.pem");
+  const tpm = await tpmFor(values.tcti, development);
   try {
     const agent = await openAgent({
       attester,
       ca: caFile === undefined ? undefined : readFileSync(caFile, "utf8"),
       tcti: tpm.tcti,
       ekAlgorithm: ekOf(values.ek),
-      walletDir: values.wallet ?? defaultWallet(isDevelopment),
+      walletDir: values.wallet ?? developmentFile(development, "wallet") ?? HOME_WALLET,
       clock: Date.now,
       random: (length) => Uint8Array.from(randomBytes(length)),
     });
@@ -111,21 +116,22 @@ async function withAgent(
 
 async function tpmFor(
   tcti: string | undefined,
-  isDevelopment: boolean,
+  development: string | undefined,
 ): Promise<{ readonly tcti: string; readonly stop: () => Promise<void> }> {
   if (tcti !== undefined) return { tcti, stop: () => Promise.resolve() };
-  if (!isDevelopment) throw new CliUsageError("expected --tcti, for example device:/dev/tpmrm0");
-  const ca = await openManufacturerCa({
-    clock: Date.now,
-    folder: join(DEVELOPMENT_DIR, "manufacturer"),
-  });
-  return startSwtpm({ ca, stateDir: join(DEVELOPMENT_DIR, "tpm") });
+  if (development === undefined) {
+    throw new CliUsageError("expected --tcti, for example device:/dev/tpmrm0");
+  }
+  const folder = join(development, "manufacturer");
+  const ca = await openManufacturerCa({ clock: Date.now, folder });
+  return startSwtpm({ ca, stateDir: join(development, "tpm") });
 }
 
-function defaultWallet(isDevelopment: boolean): string {
-  return isDevelopment
-    ? join(DEVELOPMENT_DIR, "wallet")
-    : join(homedir(), ".local", "state", "stile", "wallet");
+function developmentFile(
+  development: string | undefined,
+  ...path: readonly string[]
+): string | undefined {
+  return development === undefined ? undefined : join(development, ...path);
 }
 
 function isLocal(origin: string): boolean {

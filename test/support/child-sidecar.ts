@@ -8,6 +8,8 @@ const root = join(import.meta.dirname, "..", "..");
 
 export interface ChildSidecar {
   readonly process: ChildProcess;
+  /** URL of the operator listener. */
+  readonly operatorAddress: string;
   /** Ends it with this signal and waits until it is gone. */
   readonly end: (signal: "SIGKILL" | "SIGTERM") => Promise<void>;
 }
@@ -25,13 +27,15 @@ export async function startChildSidecar(stateDir: string, port: number): Promise
   ];
   const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
   const exited = once(child, "exit");
-  await Promise.race([
+  const [first] = (await Promise.race([
     once(child.stdout, "data"),
     exited.then(() => Promise.reject(new Error("the sidecar did not start"))),
-  ]);
+  ])) as [Buffer];
   child.stdout.resume();
+  const operatorAddress = /operator: (?<url>[^)]+)\)/.exec(first.toString())?.groups?.["url"] ?? "";
   return {
     process: child,
+    operatorAddress,
     end: async (signal) => {
       child.kill(signal);
       await exited;
