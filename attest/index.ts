@@ -11,6 +11,7 @@ export {
   type MakeCredentialOptions,
 } from "./credential/make-credential.ts";
 export {
+  type EkCertificateOddity,
   parseTrustedRoots,
   type TrustedRoots,
   type VerifiedEkCertificate,

@@ -2,7 +2,6 @@
 export {
   createManufacturerCa,
   type ManufacturerCa,
-  type ManufacturerCaDeps,
   openManufacturerCa,
 } from "./manufacturer-ca.ts";
-export { startSwtpm, type Swtpm, type SwtpmOptions } from "./start.ts";
+export { startSwtpm, type Swtpm } from "./start.ts";

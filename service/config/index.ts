@@ -1,3 +1,3 @@
 /** Configuration: one schema, one parse, one frozen object. */
-export { type Environment, loadConfig } from "./load.ts";
-export { checkConfig, type Config, configSchema, type RedemptionContextSetting } from "./schema.ts";
+export { loadConfig } from "./load.ts";
+export { checkConfig, type Config, configSchema } from "./schema.ts";

@@ -1,3 +1,3 @@
 /** Private keys and other secrets at rest, under a passphrase. */
-export { type Keystore, type KeystoreOptions, openKeystore, type StoredKey } from "./keystore.ts";
-export { openSecrets, type Secrets, type SecretsOptions } from "./secrets.ts";
+export { type Keystore, openKeystore } from "./keystore.ts";
+export { openSecrets } from "./secrets.ts";

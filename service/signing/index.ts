@@ -1,2 +1,2 @@
 /** Blind signatures on worker threads. */
-export { SigningPool, type SigningPoolObserver, type SigningPoolOptions } from "./pool.ts";
+export { SigningPool, type SigningPoolOptions } from "./pool.ts";
