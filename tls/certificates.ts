@@ -44,8 +44,8 @@ export function fileCertificates(options: FileCertificatesOptions): CertificateS
       current = next;
       options.observe("certificate-reloaded");
     } catch (error) {
-      // Once for each broken content, not once for each look at it.
-      const reason = String(error);
+      // Once for each way in which the files are broken, not once for each look at them.
+      const reason = error instanceof StileError ? String(error.cause) : String(error);
       if (reason !== failed) options.observe("certificate-reload-failed");
       failed = reason;
     }

@@ -15,6 +15,8 @@ interface OpenConnection {
 }
 
 export interface Connections {
+  /** True once the handshake is complete. */
+  readonly isSecure: (socket: Duplex) => boolean;
   /** True where part of an answer is out: nothing else may be written to the connection then. */
   readonly isAnswering: (socket: Duplex) => boolean;
   /** True where a silent client is waiting for us: its request is whole and nothing waits to be read. */
@@ -62,6 +64,7 @@ export function trackConnections(server: Server): Connections {
   });
 
   return {
+    isSecure: (socket) => open.has(socket),
     isAnswering: (socket) => hasAnswerOut(open.get(socket)),
     isOurTurn: (socket) => isOurTurn(open.get(socket), socket),
     drain: async (deadlineMs) => {

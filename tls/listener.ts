@@ -110,6 +110,11 @@ export function createListener(options: ListenerOptions): Listener {
     socket.destroy();
   });
   server.on("clientError", (error: Error & { code?: string }, socket) => {
+    // Node repeats every 'tlsClientError' here: no HTTP to a client that does not speak TLS 1.3.
+    if (!connections.isSecure(socket)) {
+      socket.destroy();
+      return;
+    }
     observe("client-error");
     // A second status line within an answer would become part of its body.
     if (error.code === "ECONNRESET" || connections.isAnswering(socket)) socket.destroy();
