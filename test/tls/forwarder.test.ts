@@ -1,0 +1,543 @@
+/** The forwarder between raw TLS clients or curl and upstreams that behave, fail, hang and lie. */
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import {
+  createServer as createHttpServer,
+  type IncomingMessage,
+  type RequestListener,
+  type ServerResponse,
+} from "node:http";
+import { request as httpsRequest } from "node:https";
+import { createServer, type Server, type Socket } from "node:net";
+import { join } from "node:path";
+import { Readable, Writable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { promisify } from "node:util";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { parseUpstream } from "../../tls/index.ts";
+import {
+  connectTls,
+  type EdgeOptions,
+  exchangeRaw,
+  readAll,
+  readUntil,
+  startEdge,
+  startUpstream,
+  type TestCertificates,
+  testCertificates,
+  type TestEdge,
+} from "../support/tls-edge.ts";
+
+const run = promisify(execFile);
+const MIB = 2 ** 20;
+const HOST = "Host: a.example\r\n";
+const GET = `GET / HTTP/1.1\r\n${HOST}Connection: close\r\n\r\n`;
+let certificates: TestCertificates;
+const closers: (() => Promise<void>)[] = [];
+
+beforeAll(async () => {
+  certificates = await testCertificates();
+});
+afterEach(async () => {
+  for (const close of closers.splice(0).toReversed()) await close();
+});
+afterAll(() => certificates.remove());
+
+type Options = Omit<EdgeOptions, "certificates" | "upstream">;
+
+async function edgeTo(upstream: string, options: Options = {}): Promise<TestEdge> {
+  const edge = await startEdge({ certificates, upstream, ...options });
+  closers.push(edge.close);
+  return edge;
+}
+
+async function edgeBefore(handler: RequestListener, options: Options = {}): Promise<TestEdge> {
+  const upstream = await startUpstream(handler);
+  closers.push(upstream.close);
+  return edgeTo(`http://127.0.0.1:${upstream.port}`, options);
+}
+
+/** An upstream of raw bytes. */
+async function edgeBeforeRaw(
+  onSocket: (socket: Socket, count: number) => void,
+  options: Options = {},
+): Promise<TestEdge> {
+  let count = 0;
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket.on("error", () => undefined));
+    onSocket(socket, (count += 1));
+  });
+  const port = await listenOn(server);
+  closers.push(() => {
+    for (const socket of sockets) socket.destroy();
+    return new Promise((resolve) => server.close(() => resolve()));
+  });
+  return edgeTo(`http://127.0.0.1:${port}`, options);
+}
+
+function listenOn(server: Server): Promise<number> {
+  return new Promise((resolve) =>
+    server.listen(0, "127.0.0.1", () => {
+      const address = server.address();
+      resolve(typeof address === "object" && address !== null ? address.port : 0);
+    }),
+  );
+}
+
+const talk = (edge: TestEdge, text: string): Promise<string> =>
+  exchangeRaw(edge.port, certificates.ca, text);
+const headersOf = (request: IncomingMessage, response: ServerResponse): void => {
+  response.end(JSON.stringify(request.rawHeaders));
+};
+const bodyOf = (answer: string): string => answer.slice(answer.indexOf("\r\n\r\n") + 4);
+
+describe("headers", () => {
+  test.each([
+    "Forwarded",
+    "X-Forwarded-For",
+    "x-forwarded-proto",
+    "X-Forwarded-Host",
+    "X-Forwarded-Client-Cert",
+    "X-Real-IP",
+    "X-Original-URL",
+    "X-Client-Cert",
+    "X-Client-Cert-Chain",
+    "X-SSL-Client-S-Dn",
+    "SSL-Client-Cert",
+    "True-Client-IP",
+    "CF-Connecting-IP",
+    "Stile-Admission",
+    "STILE-anything",
+    "Connection",
+    "Keep-Alive",
+    "Proxy-Connection",
+    "Proxy-Authorization",
+    "TE",
+    "Trailer",
+    "HTTP2-Settings",
+    "Upgrade",
+    "Expect",
+    "X-Listed",
+    "X-Removed",
+  ])("does not let a client set %s at the upstream", async (name) => {
+    const edge = await edgeBefore(headersOf, {
+      extra: {
+        removeRequestHeaders: ["x-removed"],
+        requestHeaders: [["Stile-Admission", "token"]],
+        responseHeaders: [],
+      },
+    });
+    const values: Record<string, string> = {
+      Connection: "close, x-more",
+      Upgrade: "websocket",
+      Expect: "100-continue",
+    };
+    const value = values[name] ?? "spoofed";
+    const lines = `${name}: ${value}\r\nX-Kept: 1\r\nConnection: close, X-Listed\r\n`;
+    const answer = await talk(edge, `GET / HTTP/1.1\r\n${HOST}${lines}\r\n`);
+    expect(answer).toMatch(/^HTTP\/1.1 200 /);
+    expect(answer).not.toContain("spoofed");
+    expect(
+      JSON.parse(bodyOf(answer).replaceAll(/^[0-9a-f]+\r\n|\r\n0?\r?\n?/gm, "")),
+    ).toStrictEqual([
+      "Host",
+      "a.example",
+      "X-Kept",
+      "1",
+      "X-Forwarded-For",
+      "127.0.0.1",
+      "X-Forwarded-Proto",
+      "https",
+      "X-Forwarded-Host",
+      "a.example",
+      "Stile-Admission",
+      "token",
+      "Connection",
+      "keep-alive",
+    ]);
+  });
+
+  test("keeps duplicates and spelling of an answer, adds its own, drops hop-by-hop", async () => {
+    const edge = await edgeBefore(
+      (_request, response) => {
+        response.sendDate = false;
+        response.writeHead(203, "Was Asked", [
+          "Set-Cookie",
+          "a=1",
+          "set-cookie",
+          "b=2",
+          "X-CaSe",
+          "é",
+          "Connection",
+          "x-hop, keep-alive",
+          "X-Hop",
+          "1",
+          "Keep-Alive",
+          "timeout=9",
+          "Stile-Admission",
+          "upstream's",
+          "Content-Length",
+          "2",
+        ]);
+        response.end(Buffer.from("ok"));
+      },
+      {
+        extra: {
+          removeRequestHeaders: [],
+          requestHeaders: [],
+          responseHeaders: [["Set-Cookie", "c=3"]],
+        },
+      },
+    );
+    const answer = await talk(edge, GET);
+    expect(answer.replace(/Date: .*\r\n/, "")).toBe(
+      "HTTP/1.1 203 Was Asked\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nX-CaSe: \u00e9\r\n" +
+        "Content-Length: 2\r\nSet-Cookie: c=3\r\nConnection: close\r\n\r\nok",
+    );
+  });
+
+  test.each([
+    ["HEAD", "HEAD", 200, { "content-length": "7" }],
+    ["204", "GET", 204, {}],
+    ["304", "GET", 304, { etag: '"x"' }],
+  ] as const)("passes %s without a body", async (_name, method, status, headers) => {
+    const edge = await edgeBefore((_request, response) =>
+      response.writeHead(status, headers).end(),
+    );
+    const answer = await talk(edge, GET.replace("GET", method));
+    expect(answer).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+    for (const [name, value] of Object.entries(headers))
+      expect(answer).toContain(`${name}: ${value}`);
+    expect(answer).not.toMatch(/transfer-encoding/i);
+    expect(bodyOf(answer)).toBe("");
+  });
+
+  test.each([
+    ["POST without a body", "POST / HTTP/1.1\r\n", "0"],
+    ["DELETE without a body", "DELETE / HTTP/1.1\r\n", "undefined"],
+    ["POST of length 0", "POST / HTTP/1.1\r\nContent-Length: 0\r\n", "0"],
+  ])("frames %s as such", async (_name, start, length) => {
+    const edge = await edgeBefore(({ headers }, response) => {
+      response.end(`${headers["transfer-encoding"]} ${headers["content-length"]}`);
+    });
+    const answer = await talk(edge, `${start}${HOST}Connection: close\r\n\r\n`);
+    expect(answer).toContain(`undefined ${length}`);
+  });
+});
+
+describe("bodies", () => {
+  const chunk = Buffer.alloc(64 * 1_024, "s");
+  const TOTAL = 64 * MIB;
+
+  test.each([
+    ["chunked", {}],
+    ["sized", { "content-length": String(TOTAL) }],
+  ])("streams 64 MiB (%s) there and back, little of it at a time", async (_name, headers) => {
+    const edge = await edgeBefore((request, response) => void request.pipe(response));
+    let produced = 0;
+    let peak = 0;
+    const sent = createHash("sha256");
+    const received = createHash("sha256");
+    let bytes = 0;
+    const { port } = edge;
+    const request = httpsRequest({ port, ca: certificates.ca, method: "POST", headers });
+    const answered = new Promise<IncomingMessage>((resolve) => request.once("response", resolve));
+    function* source(): Generator<Buffer> {
+      for (let i = 0; i < TOTAL / chunk.length; i += 1) {
+        produced += chunk.length;
+        chunk.writeUInt32BE(i);
+        sent.update(chunk);
+        yield Buffer.from(chunk);
+      }
+    }
+    const sink = new Writable({
+      write: (part: Buffer, _encoding, done) => {
+        received.update(part);
+        bytes += part.length;
+        peak = Math.max(peak, produced - bytes);
+        done();
+      },
+    });
+    await Promise.all([
+      pipeline(Readable.from(source()), request),
+      answered.then((response) => pipeline(response, sink)),
+    ]);
+    expect(bytes).toBe(TOTAL);
+    expect(received.digest("hex")).toBe(sent.digest("hex"));
+    // Everything that is on its way anywhere: in the client, the edge, the upstream and the kernel.
+    expect(peak / MIB).toBeLessThan(24);
+  });
+
+  test("lets a client that does not read hold the upstream back", async () => {
+    let written = 0;
+    const edge = await edgeBefore((_request, response) => {
+      const push = (): void => {
+        while (written < TOTAL) {
+          written += chunk.length;
+          if (!response.write(chunk)) return;
+        }
+      };
+      response.on("drain", push);
+      push();
+    });
+    const socket = await connectTls(edge.port, certificates.ca);
+    socket.write(GET);
+    socket.pause();
+    let last = -1;
+    await vi.waitFor(
+      () => {
+        const same = written === last;
+        last = written;
+        expect(same).toBe(true);
+      },
+      { interval: 150, timeout: 3_000 },
+    );
+    expect(written).toBeLessThan(TOTAL / 2);
+    socket.destroy();
+  });
+
+  test("lets an upstream that does not read hold the client back", async () => {
+    const edge = await edgeBeforeRaw((socket) => void socket.pause());
+    const socket = await connectTls(edge.port, certificates.ca);
+    const before = process.memoryUsage().rss;
+    socket.write(`POST / HTTP/1.1\r\n${HOST}Content-Length: ${TOTAL}\r\n\r\n`);
+    let last = -1;
+    let taken = 0;
+    const write = (): void => {
+      taken += chunk.length;
+      if (taken < TOTAL) socket.write(chunk, write);
+    };
+    write();
+    await vi.waitFor(
+      () => {
+        const same = taken === last;
+        last = taken;
+        expect(same).toBe(true);
+      },
+      { interval: 150, timeout: 3_000 },
+    );
+    expect(taken).toBeLessThan(TOTAL / 2);
+    expect((process.memoryUsage().rss - before) / MIB).toBeLessThan(32);
+    socket.destroy();
+  });
+
+  test("rejects a body that says it is too large, before anything is sent", async () => {
+    let connections = 0;
+    const edge = await edgeBeforeRaw(() => (connections += 1), { forwarder: { maxBodyBytes: 10 } });
+    const text = `POST / HTTP/1.1\r\n${HOST}Expect: 100-continue\r\nContent-Length: 11\r\n\r\n`;
+    expect(await talk(edge, text)).toMatch(/^HTTP\/1.1 413 /);
+    expect(edge.codes).toStrictEqual(["TLS_BODY_TOO_LARGE"]);
+    expect(connections).toBe(0);
+  });
+
+  test("rejects a chunked body that grows too large, and ends it at the upstream", async () => {
+    const ends: string[] = [];
+    const edge = await edgeBefore(
+      (request) => {
+        request.once("error", () => ends.push("aborted"));
+        request.resume().once("end", () => ends.push("whole"));
+      },
+      { forwarder: { maxBodyBytes: 10 } },
+    );
+    const start = `POST / HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n`;
+    const answer = await talk(edge, `${start}8\r\n12345678\r\n3\r\n123\r\n0\r\n\r\n`);
+    expect(answer).toMatch(/^HTTP\/1.1 413 /);
+    expect(edge.codes).toStrictEqual(["TLS_BODY_TOO_LARGE"]);
+    await vi.waitFor(() => expect(ends).not.toContain("whole"));
+  });
+
+  test("writes 100 Continue only when it forwards, and no Expect to the upstream", async () => {
+    const edge = await edgeBefore((request, response) => {
+      const expectation = String(request.headers.expect);
+      request.pipe(response.setHeader("x-expect", expectation));
+    });
+    const socket = await connectTls(edge.port, certificates.ca);
+    const continued = readUntil(socket, "\r\n\r\n");
+    const all = readAll(socket);
+    socket.write(
+      `POST / HTTP/1.1\r\n${HOST}Connection: close\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n`,
+    );
+    expect(await continued).toBe("HTTP/1.1 100 Continue\r\n\r\n");
+    socket.write("body");
+    expect(await all).toMatch(/200 OK\r\nx-expect: undefined\r\n[^]*body/);
+  });
+});
+
+describe("failures", () => {
+  test("rejects with 502 where nothing listens, with and without a body", async () => {
+    const closed = createServer();
+    const port = await listenOn(closed);
+    await new Promise((resolve) => closed.close(resolve));
+    const edge = await edgeTo(`http://127.0.0.1:${port}`);
+    expect(await talk(edge, GET)).toMatch(/^HTTP\/1.1 502 /);
+    const post = `POST / HTTP/1.1\r\n${HOST}Content-Length: 4\r\n\r\nbody`;
+    expect(await talk(edge, post)).toMatch(/^HTTP\/1.1 502 /);
+    expect(edge.codes).toStrictEqual(["TLS_UPSTREAM_UNREACHABLE", "TLS_UPSTREAM_UNREACHABLE"]);
+  });
+
+  test.each([
+    ["closes at once", ""],
+    ["speaks something else", "SSH-2.0-x\r\n"],
+    ["sends half a head", "HTTP/1.1 200 OK\r\nConte"],
+    [
+      "answers with two lengths",
+      "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+    ],
+    ["switches protocols unasked", "HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: a\r\n\r\n"],
+  ])("rejects with 502 an upstream that %s", async (_name, text) => {
+    const edge = await edgeBeforeRaw((socket) => socket.once("data", () => socket.end(text)));
+    expect(await talk(edge, GET)).toMatch(/^HTTP\/1.1 502 /);
+    expect(edge.codes).toStrictEqual(["TLS_UPSTREAM_UNREACHABLE"]);
+  });
+
+  test("rejects with 504 an upstream that does not answer", async () => {
+    const edge = await edgeBeforeRaw(() => undefined, { forwarder: { idleTimeoutMs: 100 } });
+    expect(await talk(edge, GET)).toMatch(/^HTTP\/1.1 504 /);
+    expect(edge.codes).toStrictEqual(["TLS_UPSTREAM_TIMEOUT"]);
+  });
+
+  test("cuts, without blaming the upstream, a client that does not send its body", async () => {
+    const edge = await edgeBeforeRaw(() => undefined, { forwarder: { idleTimeoutMs: 100 } });
+    expect(await talk(edge, `POST / HTTP/1.1\r\n${HOST}Content-Length: 4\r\n\r\nb`)).toBe("");
+    expect(edge.codes).toStrictEqual([]);
+  });
+
+  test.each([
+    ["dies", (socket: Socket) => void socket.destroy()],
+    ["goes silent", () => undefined],
+  ])("cuts the client where the upstream %s within its body", async (_name, fail) => {
+    const edge = await edgeBeforeRaw(
+      (socket) =>
+        socket.once("data", () => {
+          socket.write("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart");
+          setTimeout(() => fail(socket), 30);
+        }),
+      { forwarder: { idleTimeoutMs: 150 } },
+    );
+    const answer = await talk(edge, GET);
+    expect(answer).toMatch(/^HTTP\/1.1 200 OK\r\nContent-Length: 100\r\n/);
+    expect(bodyOf(answer)).toBe("part");
+    await vi.waitFor(() => expect(edge.codes).toHaveLength(1));
+  });
+
+  test("ends the upstream request when the client goes away", async () => {
+    let ended = false;
+    let reached = false;
+    const edge = await edgeBeforeRaw((socket) => {
+      socket.on("data", () => (reached = true)).once("close", () => (ended = true));
+    });
+    const socket = await connectTls(edge.port, certificates.ca);
+    socket.write(GET);
+    await vi.waitFor(() => expect(reached).toBe(true));
+    socket.destroy();
+    await vi.waitFor(() => expect(ended).toBe(true));
+    expect(edge.codes).toStrictEqual([]);
+  });
+});
+
+describe("upstream connections", () => {
+  const OK = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+  /** Answers once on its first connection and closes it when the second request comes. */
+  const staleOnce = (socket: Socket, count: number): void => {
+    let requests = 0;
+    socket.on("data", () => {
+      requests += 1;
+      if (count === 1 && requests === 2) socket.destroy();
+      else socket.write(OK);
+    });
+  };
+
+  test("are kept and used again", async () => {
+    const ports = new Set<number | undefined>();
+    const edge = await edgeBefore((request, response) => {
+      ports.add(request.socket.remotePort);
+      response.end("ok");
+    });
+    for (let i = 0; i < 5; i += 1) await talk(edge, GET);
+    expect(ports.size).toBe(1);
+  });
+
+  test("retries GET once on a fresh connection where a kept one was closed", async () => {
+    const edge = await edgeBeforeRaw(staleOnce);
+    expect(await talk(edge, GET)).toMatch(/ok$/);
+    expect(await talk(edge, GET)).toMatch(/ok$/);
+    expect(edge.codes).toStrictEqual([]);
+  });
+
+  test.each([
+    ["POST", `POST / HTTP/1.1\r\n${HOST}Connection: close\r\n\r\n`],
+    ["GET with a body", `GET / HTTP/1.1\r\n${HOST}Content-Length: 1\r\n\r\nx`],
+    ["DELETE", `DELETE / HTTP/1.1\r\n${HOST}Connection: close\r\n\r\n`],
+  ])("never retries %s", async (_name, text) => {
+    const edge = await edgeBeforeRaw(staleOnce);
+    expect(await talk(edge, GET)).toMatch(/ok$/);
+    expect(await talk(edge, text)).toMatch(/^HTTP\/1.1 502 /);
+    expect(edge.codes).toStrictEqual(["TLS_UPSTREAM_UNREACHABLE"]);
+  });
+
+  test("go to a Unix socket", async () => {
+    const path = join(certificates.dir, "upstream.sock");
+    const server = createHttpServer((_request, response) => response.end("by unix"));
+    await new Promise<void>((resolve) => server.listen(path, resolve));
+    closers.push(
+      () =>
+        new Promise((resolve) => {
+          server.close(() => resolve());
+          server.closeAllConnections();
+        }),
+    );
+    const edge = await edgeTo(`unix:${path}`);
+    expect(await talk(edge, GET)).toContain("by unix");
+  });
+
+  test("parseUpstream reads both forms and rejects others", () => {
+    expect(parseUpstream("http://127.0.0.1:3000")).toStrictEqual({
+      kind: "tcp",
+      host: "127.0.0.1",
+      port: 3000,
+    });
+    expect(parseUpstream("http://[::1]")).toStrictEqual({ kind: "tcp", host: "::1", port: 80 });
+    expect(parseUpstream("unix:/run/a.sock")).toStrictEqual({ kind: "unix", path: "/run/a.sock" });
+    for (const text of [
+      "",
+      "https://a",
+      "http://a/b",
+      "http://a?b",
+      "http://a#b",
+      "http://u:p@a",
+      "unix:a",
+      "ftp://a",
+      "127.0.0.1:3000",
+      "http://a:99999",
+    ]) {
+      expect(() => parseUpstream(text)).toThrow(RangeError);
+    }
+  });
+});
+
+describe("curl", () => {
+  test("gets answers, uploads and keeps its connection", async () => {
+    const edge = await edgeBefore((request, response) => void request.pipe(response));
+    const url = `https://localhost:${edge.port}`;
+    const args = ["-sS", "--cacert", join(certificates.dir, "ca.pem"), "--resolve"];
+    const resolve = `localhost:${edge.port}:127.0.0.1`;
+    const { stdout } = await run("curl", [
+      ...args,
+      resolve,
+      "-w",
+      " %{http_code} %{http_version} %{num_connects};",
+      "--data-binary",
+      "curl's own body",
+      `${url}/a`,
+      `${url}/b`,
+    ]);
+    expect(stdout).toBe("curl's own body 200 1.1 1;curl's own body 200 1.1 0;");
+    const large = await run("sh", [
+      "-c",
+      `head -c 3000000 /dev/zero | tr '\\0' x | curl -T - ${[...args, resolve, url].join(" ")} | sha256sum`,
+    ]);
+    const expected = createHash("sha256").update("x".repeat(3_000_000)).digest("hex");
+    expect(large.stdout).toContain(expected);
+  });
+});
