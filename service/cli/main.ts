@@ -4,11 +4,6 @@
  * failure with one sentence on standard error, 2 a wrong use.
  */
 import { isStileError } from "../../wire/index.ts";
-import { agentCommand } from "./agent.ts";
-import { configCommand } from "./config.ts";
-import { demoCommand } from "./demo.ts";
-import { healthCommand } from "./health.ts";
-import { serveCommand } from "./serve.ts";
 import { CliUsageError } from "./usage.ts";
 
 interface Command {
@@ -16,15 +11,28 @@ interface Command {
   readonly run: (args: readonly string[]) => Promise<number>;
 }
 
+/** Each command loads only what it needs: a sidecar has no use for the device side's libraries. */
 const COMMANDS: Readonly<Record<string, Command>> = {
   serve: {
     summary: "run the sidecar (--config FILE, or --dev on this machine)",
-    run: serveCommand,
+    run: async (args) => (await import("./serve.ts")).serveCommand(args),
   },
-  demo: { summary: "the whole chain as a story, on a software TPM (--json)", run: demoCommand },
-  agent: { summary: "the device side: agent attest | tokens | fetch URL", run: agentCommand },
-  config: { summary: "config check FILE, config docs", run: configCommand },
-  health: { summary: "exit 0 if a running sidecar is ready (--config FILE)", run: healthCommand },
+  demo: {
+    summary: "the whole chain as a story, on a software TPM (--json)",
+    run: async (args) => (await import("./demo.ts")).demoCommand(args),
+  },
+  agent: {
+    summary: "the device side: agent attest | tokens | fetch URL",
+    run: async (args) => (await import("./agent.ts")).agentCommand(args),
+  },
+  config: {
+    summary: "config check FILE, config docs",
+    run: async (args) => (await import("./config.ts")).configCommand(args),
+  },
+  health: {
+    summary: "exit 0 if a running sidecar is ready (--config FILE)",
+    run: async (args) => (await import("./health.ts")).healthCommand(args),
+  },
 };
 
 async function main(): Promise<number> {

@@ -2,8 +2,6 @@
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type Config, loadConfig } from "../config/index.ts";
-import { startDemoUpstream } from "../dev/demo-upstream.ts";
-import { prepareDevelopment } from "../dev/development.ts";
 import { createLog, type Log } from "../log.ts";
 import { missingSecurityFixes } from "../node-version.ts";
 import { type Sidecar, startSidecar } from "../sidecar.ts";
@@ -32,7 +30,10 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   return run(config, createLog(config.log.level), () => undefined);
 }
 
+/** The development parts, and the software TPM's with them, are loaded only here. */
 async function serveDevelopment(dir: string, port: number): Promise<number> {
+  const { startDemoUpstream } = await import("../dev/demo-upstream.ts");
+  const { prepareDevelopment } = await import("../dev/development.ts");
   const clock = Date.now;
   const upstream = await startDemoUpstream();
   const operatorListen = port === DEVELOPMENT_PORT ? DEVELOPMENT_OPERATOR : "127.0.0.1:0";
