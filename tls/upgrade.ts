@@ -32,6 +32,8 @@ export async function tunnelUpgrade(
   extra: ForwardExtra,
   idleTimeoutMs: number,
 ): Promise<void> {
+  // The TLS listener ends its direction as soon as the client ends its own; a tunnel does not.
+  client.allowHalfOpen = true;
   client.once("close", () => upstream.destroy());
   const answer = await handshake(upstream);
   const { response } = answer;
