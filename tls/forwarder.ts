@@ -16,7 +16,13 @@ import { StileError } from "../wire/index.ts";
 import { requestHeadersToForward, responseHeadersToForward } from "./header-hygiene.ts";
 import { requestBodyOf, type RequestBody, sendBody } from "./request-body.ts";
 import { checkUpgradeRequest, tunnelUpgrade } from "./upgrade.ts";
-import { asUpstreamError, connectHalfOpen, type Upstream, upstreamAddress } from "./upstream.ts";
+import {
+  asUpstreamError,
+  connectHalfOpen,
+  isFinalStatus,
+  type Upstream,
+  upstreamAddress,
+} from "./upstream.ts";
 
 /** What the caller adds to and takes from a request and its answer. */
 export interface ForwardExtra {
@@ -159,7 +165,10 @@ function exchange(
   return new Promise((resolve, reject) => {
     // The client is gone: what it asked for need not be done.
     response.once("close", () => upstream.destroy());
-    upstream.once("response", resolve);
+    upstream.once("response", (answer) => {
+      if (isFinalStatus(answer.statusCode)) resolve(answer);
+      else upstream.destroy();
+    });
     upstream.on("error", reject);
     upstream.once("close", () => reject(new Error("the upstream closed the connection")));
     sendBody(request, body, upstream, (error) => {

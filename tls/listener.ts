@@ -149,7 +149,8 @@ function serverOptions(certificate: ServerCertificate, limits: ListenerLimits): 
     connectionsCheckingInterval: limits.timeoutCheckMs,
     maxHeaderSize: limits.maxHeaderBytes,
     insecureHTTPParser: false,
-    requireHostHeader: true,
+    // checkRequestHead refuses it: Node's own answer would not be known as one that is under way.
+    requireHostHeader: false,
     noDelay: true,
   };
 }

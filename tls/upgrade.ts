@@ -9,7 +9,7 @@ import { pipeline } from "node:stream/promises";
 import { StileError } from "../wire/index.ts";
 import type { ForwardExtra } from "./forwarder.ts";
 import { responseHeadersToForward } from "./header-hygiene.ts";
-import { asUpstreamError } from "./upstream.ts";
+import { asUpstreamError, isFinalStatus } from "./upstream.ts";
 
 /**
  * RFC 6455 §4.1: a GET, of HTTP/1.1. Node does not parse the body of a request to upgrade, so one that has a
@@ -87,10 +87,22 @@ type Handshake =
 
 function handshake(upstream: ClientRequest): Promise<Handshake> {
   return new Promise((resolve, reject) => {
-    upstream.once("upgrade", (response, socket, head) =>
-      resolve({ kind: "upgraded", response, socket, head }),
-    );
-    upstream.once("response", (response) => resolve({ kind: "response", response }));
+    const fail = (message: string): void => {
+      reject(asUpstreamError(new Error(message)));
+      upstream.destroy();
+    };
+    upstream.once("upgrade", (response, socket, head) => {
+      if (response.headers.upgrade?.toLowerCase() !== "websocket") {
+        socket.destroy();
+        fail("the upstream switched to another protocol");
+        return;
+      }
+      resolve({ kind: "upgraded", response, socket, head });
+    });
+    upstream.once("response", (response) => {
+      if (isFinalStatus(response.statusCode)) resolve({ kind: "response", response });
+      else fail("the upstream sent no valid status");
+    });
     upstream.on("error", (cause) => reject(asUpstreamError(cause)));
     upstream.once("close", () =>
       reject(asUpstreamError(new Error("the upstream closed the connection"))),

@@ -39,6 +39,14 @@ export function connectHalfOpen(upstream: Upstream): Socket {
     : connect({ path: upstream.path, allowHalfOpen: true });
 }
 
+/**
+ * RFC 9110 §15: 200 to 599 is an answer. Node reports other 1xx apart, but passes a 101 without Upgrade, after
+ * which nothing is HTTP, and 600 to 999 as answers.
+ */
+export function isFinalStatus(statusCode: number | undefined): boolean {
+  return statusCode !== undefined && statusCode >= 200 && statusCode <= 599;
+}
+
 /** What a failed exchange with the upstream means to the client. */
 export function asUpstreamError(cause: unknown): StileError {
   if (cause instanceof StileError) return cause;

@@ -184,6 +184,8 @@ describe("failures", () => {
       "answers with two lengths",
       "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
     ],
+    ["sends a status of no class", "HTTP/1.1 600 x\r\nContent-Length: 0\r\n\r\n"],
+    ["switches to nothing", "HTTP/1.1 101 x\r\n\r\n"],
     ["switches protocols unasked", "HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: a\r\n\r\n"],
   ])("rejects with 502 an upstream that %s", async (_name, text) => {
     const edge = await edgeBeforeRaw((socket) => socket.once("data", () => socket.end(text)));

@@ -189,6 +189,19 @@ test("passes on an answer that is not 101, and ends", async () => {
 
 test.each([
   ["closes", (socket: Socket) => void socket.end(), 502, "TLS_UPSTREAM_UNREACHABLE"],
+  [
+    "switches to another protocol",
+    (socket: Socket) =>
+      void socket.write("HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"),
+    502,
+    "TLS_UPSTREAM_UNREACHABLE",
+  ],
+  [
+    "switches to nothing",
+    (socket: Socket) => void socket.write("HTTP/1.1 101 x\r\n\r\n"),
+    502,
+    "TLS_UPSTREAM_UNREACHABLE",
+  ],
   ["does not answer", () => undefined, 504, "TLS_UPSTREAM_TIMEOUT"],
 ])("rejects the handshake where the upstream %s", async (_name, answer, status, code) => {
   const { edge } = await before(answer, { idleTimeoutMs: 100 });
