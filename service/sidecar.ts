@@ -37,6 +37,8 @@ export interface Sidecar {
   readonly operatorAddress: string;
   readonly keys: IssuerKeys;
   readonly metrics: Metrics;
+  /** Closes the spent store and nothing else, as its loss would: redemption then fails closed. */
+  readonly closeSpentStore: () => Promise<void>;
   /** Drains and closes everything; further calls wait for the first. */
   readonly stop: () => Promise<void>;
 }
@@ -94,7 +96,7 @@ async function start(
   onClose(() => edge.close());
   await app.ready();
   const listening = await listen(composition, keys, edge.handler, onClose);
-  return { ...listening, keys, metrics };
+  return { ...listening, keys, metrics, closeSpentStore: () => state.spentStore.close() };
 }
 
 async function listen(
