@@ -92,13 +92,8 @@ export function createListener(options: ListenerOptions): Listener {
   server.on("request", options.handler);
   server.on("checkContinue", options.handler);
   server.on("checkExpectation", options.handler);
-  server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    // Node takes its own error listener off: without one, a reset during admission would end the process.
-    socket.on("error", () => socket.destroy());
-    options.upgrade(request, socket, head);
-  });
+  server.on("upgrade", options.upgrade);
   server.on("connect", (_request: IncomingMessage, socket: Duplex) => {
-    socket.on("error", () => socket.destroy());
     observe("client-error");
     refuse(socket, "400 Bad Request");
   });

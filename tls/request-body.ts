@@ -39,7 +39,6 @@ export function sendBody(
     },
   });
   cap.once("error", onError);
-  upstream.once("close", () => request.unpipe(cap));
   request.pipe(cap).pipe(upstream);
 }
 

@@ -170,7 +170,15 @@ function refuse(request: IncomingMessage, response: ServerResponse, code: string
     request.socket.destroy();
     return;
   }
-  response.writeHead(statusOf(code), { connection: "close", "content-type": "text/plain" });
+  // As service/edge: a small body is thrown away, a larger or a chunked one ends the connection.
+  const keep =
+    statusOf(code) !== 400 &&
+    request.headers.expect === undefined &&
+    Number(request.headers["content-length"] ?? Infinity) <= 65_536;
+  response.writeHead(statusOf(code), {
+    "content-type": "text/plain",
+    ...(keep ? {} : { connection: "close" }),
+  });
   response.end(code);
 }
 

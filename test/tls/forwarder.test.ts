@@ -171,9 +171,10 @@ describe("failures", () => {
     await new Promise((resolve) => closed.close(resolve));
     const edge = await edgeTo(`http://127.0.0.1:${port}`);
     expect(await talk(edge, GET)).toMatch(/^HTTP\/1.1 502 /);
-    const post = `POST / HTTP/1.1\r\n${HOST}Content-Length: 4\r\n\r\nbody`;
-    expect(await talk(edge, post)).toMatch(/^HTTP\/1.1 502 /);
-    expect(edge.codes).toStrictEqual(["TLS_UPSTREAM_UNREACHABLE", "TLS_UPSTREAM_UNREACHABLE"]);
+    // The connection goes on behind a body that nobody wanted.
+    const post = `POST / HTTP/1.1\r\n${HOST}Content-Length: 65536\r\n\r\n${"b".repeat(65_536)}`;
+    expect((await talk(edge, post + GET)).match(/HTTP\/1.1 502 /g)).toHaveLength(2);
+    expect(edge.codes).toStrictEqual(Array(3).fill("TLS_UPSTREAM_UNREACHABLE"));
   });
 
   test.each([
@@ -267,9 +268,19 @@ describe("upstream connections", () => {
     expect(edge.codes).toStrictEqual([]);
   });
 
+  test("never retries GET on a new connection", async () => {
+    let connections = 0;
+    const edge = await edgeBeforeRaw((socket) => {
+      connections += 1;
+      socket.once("data", () => socket.destroy());
+    });
+    expect(await talk(edge, GET)).toMatch(/^HTTP\/1.1 502 /);
+    expect(connections).toBe(1);
+  });
+
   test.each([
     ["POST", `POST / HTTP/1.1\r\n${HOST}Connection: close\r\n\r\n`],
-    ["GET with a body", `GET / HTTP/1.1\r\n${HOST}Content-Length: 1\r\n\r\nx`],
+    ["GET with a body", `GET / HTTP/1.1\r\n${HOST}Connection: close\r\nContent-Length: 1\r\n\r\nx`],
     ["DELETE", `DELETE / HTTP/1.1\r\n${HOST}Connection: close\r\n\r\n`],
   ])("never retries %s", async (_name, text) => {
     const edge = await edgeBeforeRaw(staleOnce);
