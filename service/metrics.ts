@@ -23,7 +23,6 @@ export interface Metrics {
   readonly spendBatchSize: Histogram;
   readonly spendSeconds: Histogram;
   readonly issuerKeys: Gauge<"state">;
-  readonly certificateReloads: Counter<"outcome">;
 }
 
 const PREFIX = "stile_";
@@ -70,8 +69,5 @@ export function createMetrics(): Metrics {
       labelNames: ["state"],
       registers: [registry],
     }),
-    certificateReloads: counter("certificate_reloads_total", "reloads of the TLS certificate", [
-      "outcome",
-    ]),
   };
 }

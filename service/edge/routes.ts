@@ -91,7 +91,7 @@ export function registerJwks(app: FastifyInstance, keys: () => Promise<readonly 
       reply
         .header("cache-control", "public, max-age=300")
         .type("application/jwk-set+json")
-        .send(JSON.stringify({ keys: await keys() })),
+        .send(Buffer.from(JSON.stringify({ keys: await keys() }))),
   );
 }
 

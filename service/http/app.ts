@@ -85,11 +85,14 @@ export function sendProblem(
   headers: Readonly<Record<string, string>> = {},
 ): FastifyReply {
   const problem = problemOf(error);
-  return reply
-    .code(problem.status)
-    .headers({ ...problem.headers, ...headers })
-    .type(PROBLEM_MEDIA_TYPE)
-    .send(JSON.stringify(problem.body));
+  return (
+    reply
+      .code(problem.status)
+      .headers({ ...problem.headers, ...headers })
+      .type(PROBLEM_MEDIA_TYPE)
+      // As bytes: to text, Fastify would add a charset that the media type does not have.
+      .send(Buffer.from(JSON.stringify(problem.body)))
+  );
 }
 
 /** The label of an error in a metric. */

@@ -1,0 +1,135 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { configurationDocs } from "../../service/cli/config.ts";
+import { configSchema, loadConfig } from "../../service/config/index.ts";
+import { missingSecurityFixes } from "../../service/node-version.ts";
+import { parseOperatorListen } from "../../service/operator/listener.ts";
+import { codeOf } from "../support/reject.ts";
+
+const dir = mkdtempSync(join(tmpdir(), "stile-config-"));
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+const GOOD = `
+publicUrl: https://www.example.org
+passphraseFile: /run/secrets/pass
+tls: { certificateFile: /etc/tls.pem, keyFile: /etc/tls.key }
+edge: { hosts: [www.example.org], issuerName: www.example.org, upstream: "http://127.0.0.1:8080" }
+attester: { manufacturerRootsFile: /etc/roots.pem }
+`;
+
+function load(
+  yaml: string,
+  environment: Record<string, string> = {},
+): ReturnType<typeof loadConfig> {
+  const file = join(dir, "stile.yaml");
+  writeFileSync(file, yaml);
+  return loadConfig(file, environment);
+}
+
+function refusal(yaml: string, environment: Record<string, string> = {}): string {
+  try {
+    load(yaml, environment);
+  } catch (error) {
+    expect(error).toMatchObject({ code: "SERVICE_CONFIG_INVALID" });
+    return (error as Error).message;
+  }
+  return "accepted";
+}
+
+describe("configuration", () => {
+  it("fills in the documented defaults and is frozen", () => {
+    const config = load(GOOD);
+    expect(config.listen).toEqual({ host: "::", port: 8443 });
+    expect(config.edge.clearanceSeconds).toBe(1800);
+    expect(config.attester.channelBinding).toBe("required");
+    expect(() => Object.assign(config.edge, { upstream: "x" })).toThrow(TypeError);
+  });
+
+  it("rejects unknown settings by their full path, also several at once", () => {
+    const said = refusal(`${GOOD}\nsurprise: 1\nissuer: { maxBacth: 5 }`);
+    expect(said).toContain("unknown setting surprise");
+    expect(said).toContain("unknown setting issuer.maxBacth");
+  });
+
+  it("rejects missing settings, values out of range and of another type", () => {
+    expect(refusal("publicUrl: https://x")).toContain("missing setting");
+    expect(refusal(`${GOOD}\nissuer: { maxBatch: 0 }`)).toContain("issuer.maxBatch must be >= 1");
+    expect(refusal(`${GOOD}\nlisten: { port: "8443" }`)).toContain("listen.port");
+    expect(refusal(GOOD.replace("hosts: [www.example.org]", "hosts: []"))).toContain("edge.hosts");
+    expect(refusal(GOOD.replace("attester: {", "attester: { channelBinding: off,"))).toContain(
+      "channelBinding",
+    );
+  });
+
+  it("rejects YAML that is malformed, repeats a key, uses an alias or is no mapping", () => {
+    expect(refusal("a: [")).toContain("stile.yaml");
+    expect(refusal(`${GOOD}\npublicUrl: https://y`)).toMatch(/unique/i);
+    expect(refusal(`x: &a 1\ny: *a\n`)).toMatch(/alias/i);
+    expect(refusal("- 1")).toContain("expected settings by name");
+    expect(codeOf(() => loadConfig(join(dir, "missing.yaml"), {}))).toBe("SERVICE_CONFIG_INVALID");
+  });
+
+  it("takes settings of the environment over the file, and refuses unknown ones", () => {
+    const config = load(GOOD, {
+      STILE_EDGE__CLEARANCE_SECONDS: "60",
+      STILE_LOG__LEVEL: "warn",
+      HOME: "/x",
+    });
+    expect([config.edge.clearanceSeconds, config.log.level]).toEqual([60, "warn"]);
+    expect(refusal(GOOD, { STILE_EDGE__CLEARENCE: "60" })).toContain(
+      "unknown setting edge.clearence",
+    );
+    expect(refusal(GOOD, { STILE_NOTHING: "1" })).toContain("unknown setting nothing");
+  });
+
+  it("says what every setting means, and the page in docs is current", () => {
+    const check = (node: { properties?: object; description?: string }, path: string): void => {
+      if (node.properties === undefined) {
+        expect(node.description, path).toMatch(/\w{3}/);
+        return;
+      }
+      for (const [name, inner] of Object.entries(node.properties))
+        check(inner as object, `${path}.${name}`);
+    };
+    check(configSchema, "config");
+    const page = readFileSync(join(import.meta.dirname, "../../docs/configuration.md"), "utf8");
+    expect(page).toBe(configurationDocs());
+  });
+});
+
+describe("the operator listener's address", () => {
+  it("is loopback or a Unix socket", () => {
+    expect(parseOperatorListen("unix:/run/x.sock")).toEqual({ kind: "unix", path: "/run/x.sock" });
+    expect(parseOperatorListen("127.0.0.1:9443")).toMatchObject({ host: "127.0.0.1", port: 9443 });
+    expect(parseOperatorListen("[::1]:1")).toMatchObject({ host: "::1" });
+    expect(parseOperatorListen("localhost:0")).toMatchObject({ host: "localhost" });
+    for (const bad of [
+      "0.0.0.0:9443",
+      "[::]:1",
+      "192.168.1.1:1",
+      "example.org:1",
+      "127.0.0.1",
+      "127.0.0.1:99999",
+      "unix:x",
+      "",
+    ]) {
+      expect(
+        codeOf(() => parseOperatorListen(bad)),
+        bad,
+      ).toBe("SERVICE_CONFIG_INVALID");
+    }
+  });
+});
+
+describe("the running Node", () => {
+  it("is warned about below the releases with the fixes", () => {
+    expect(missingSecurityFixes("26.10.0")).toContain("26.12.1");
+    expect(missingSecurityFixes("24.22.0")).toContain("24.22.1");
+    expect(missingSecurityFixes("24.22.1")).toBeUndefined();
+    expect(missingSecurityFixes("26.13.0")).toBeUndefined();
+    expect(missingSecurityFixes("28.0.0")).toBeUndefined();
+    expect(missingSecurityFixes("25.9.0")).toContain("no fixes any more");
+  });
+});
