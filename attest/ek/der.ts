@@ -2,9 +2,9 @@
  * A strict reader of DER (ITU-T X.690 §10 and §11): definite lengths in their shortest form, no
  * left-over bytes, bounded depth. asn1js reads BER, where one certificate has many encodings and two
  * parsers can see two contents, so every certificate and extension passes here first.
- * It does not check the order of SET OF: Nuvoton's roots have it wrong and are in the field.
  */
 import { StileError } from "../../wire/index.ts";
+import type { OddityRows } from "./oddities.ts";
 
 /** X.690 §8.1.2: identifier octets of the types that X.509 uses. */
 export const TAG = {
@@ -85,16 +85,38 @@ export function expectTag(value: DerValue | undefined, tag: number): DerValue {
   return value;
 }
 
-/** Every nested value is DER. @throws `ATTEST_EK_CERTIFICATE_INVALID` */
-export function checkDer(value: DerValue, depth = 0): void {
+/**
+ * Every nested value is DER.
+ * @param rows whether a SET OF may be out of order
+ * @throws `ATTEST_EK_CERTIFICATE_INVALID`
+ */
+export function checkDer(value: DerValue, rows: OddityRows, depth = 0): void {
   if (depth > MAX_DEPTH) throw derError("values nested too deeply");
   if ((value.tag & CONSTRUCTED) !== 0) {
-    for (const child of children(value)) checkDer(child, depth + 1);
+    const values = children(value);
+    for (const child of values) checkDer(child, rows, depth + 1);
+    if (value.tag === TAG.SET && !isAscending(values)) rows.meet("set-of-order");
     return;
   }
   if (value.tag === TAG.BOOLEAN) readBoolean(value);
   if (value.tag === TAG.INTEGER) checkInteger(value);
   if (value.tag === TAG.BIT_STRING) readBitString(value);
+}
+
+/** X.690 §11.6: encodings in ascending order, the shorter one padded with zeros at its end. */
+function isAscending(values: readonly DerValue[]): boolean {
+  return values.every(({ raw }, index) => {
+    const before = values[index - 1]?.raw;
+    return before === undefined || compareOctets(before, raw) <= 0;
+  });
+}
+
+function compareOctets(a: Uint8Array, b: Uint8Array): number {
+  for (let index = 0; index < Math.max(a.length, b.length); index += 1) {
+    const difference = (a[index] ?? 0) - (b[index] ?? 0);
+    if (difference !== 0) return difference;
+  }
+  return 0;
 }
 
 /** X.690 §11.1: false is 0x00 and true is 0xff. @throws `ATTEST_EK_CERTIFICATE_INVALID` */

@@ -37,7 +37,7 @@ export function extensionValue(
   const extension = certificate.extensions.get(oid);
   if (extension === undefined) return undefined;
   const value = parseDer(extension.value, tag);
-  checkDer(value);
+  checkDer(value, certificate.rows);
   return value;
 }
 

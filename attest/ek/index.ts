@@ -1,7 +1,7 @@
 /** EK certificates: chain to a manufacturer, profile and key. */
+export { EK_CERTIFICATE_ODDITIES, type EkCertificateOddity } from "./oddities.ts";
 export { parseTrustedRoots, type TrustedRoots } from "./roots.ts";
 export {
-  type EkCertificateOddity,
   type VerifiedEkCertificate,
   verifyEkCertificate,
   type VerifyEkCertificateOptions,

@@ -6,11 +6,14 @@
 import { constantTimeEqual, decodeBase64Url, isStileError } from "../../wire/index.ts";
 import { parseCertificate, type ParsedCertificate } from "./certificate.ts";
 import { certificateInvalid } from "./errors.ts";
+import { createOddityRows, type EkCertificateOddity } from "./oddities.ts";
 import { isSignedBy } from "./path.ts";
 
 /** All manufacturers together publish some hundreds. */
 const MAX_ROOT_CERTIFICATES = 4096;
 const MAX_PEM_CHARACTERS = 16 * 1024 * 1024;
+/** The operator vouches for these bytes, so faults of encoding that issuers have are taken from them. */
+const ISSUER_ODDITIES: readonly EkCertificateOddity[] = ["set-of-order", "padded-serial-number"];
 const BOUNDARY = /-----(?:BEGIN|END) [A-Z0-9 ]+-----/g;
 const BLOCK = /-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----/g;
 
@@ -27,7 +30,7 @@ export async function parseTrustedRoots(pem: string): Promise<TrustedRoots> {
   const anchors: ParsedCertificate[] = [];
   const intermediates: ParsedCertificate[] = [];
   for (const der of decodeBlocks(pem)) {
-    const certificate = parseCertificate(der);
+    const certificate = parseCertificate(der, createOddityRows(ISSUER_ODDITIES));
     const list = (await isSelfSigned(certificate)) ? anchors : intermediates;
     // Manufacturers' collections repeat certificates under several file names.
     if (!list.some((known) => constantTimeEqual(known.der, certificate.der)))

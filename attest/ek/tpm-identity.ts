@@ -8,6 +8,7 @@ import type { ParsedCertificate } from "./certificate.ts";
 import { children, contextTag, type DerValue, expectTag, readOid, TAG } from "./der.ts";
 import { certificateInvalid } from "./errors.ts";
 import { EXTENSION, extensionValue } from "./extensions.ts";
+import { isRegisteredVendor } from "./vendors.ts";
 
 const TPM_MANUFACTURER = "2.23.133.2.1";
 const TPM_MODEL = "2.23.133.2.2";
@@ -32,14 +33,14 @@ export function readTpmIdentity(certificate: ParsedCertificate): TpmIdentity {
   const names = extensionValue(certificate, EXTENSION.subjectAltName, TAG.SEQUENCE);
   if (extension === undefined || names === undefined) throw certificateInvalid("no subjectAltName");
   // RFC 5280 §4.2.1.6: with no subject, who ignores the extension would see an unnamed certificate.
-  if (certificate.subjectIsEmpty && !extension.critical) {
-    throw certificateInvalid("empty subject without a critical subjectAltName");
-  }
+  if (certificate.subjectIsEmpty && !extension.critical) certificate.rows.meet("san-not-critical");
   const attributes = readAttributes(names);
   const manufacturer = required(attributes, TPM_MANUFACTURER);
   if (!MANUFACTURER_FORM.test(manufacturer)) throw certificateInvalid("malformed tpmManufacturer");
+  const canonical = `id:${manufacturer.slice(3).toUpperCase()}`;
+  if (!isRegisteredVendor(canonical)) certificate.rows.meet("unregistered-manufacturer");
   return {
-    manufacturer: `id:${manufacturer.slice(3).toUpperCase()}`,
+    manufacturer: canonical,
     model: required(attributes, TPM_MODEL),
     version: required(attributes, TPM_VERSION),
   };

@@ -3,24 +3,22 @@
  * A1 to A8 and A12. Revocation (A9), known-weak keys (A10) and the EK's template (A11) are not here:
  * a verified certificate says that a manufacturer once vouched for this key.
  */
-import { constantTimeEqual, StileError } from "../../wire/index.ts";
+import { constantTimeEqual, isStileError, StileError } from "../../wire/index.ts";
 import { readCertifiedKey } from "./algorithms.ts";
 import { MAX_CERTIFICATE_BYTES, parseCertificate, type ParsedCertificate } from "./certificate.ts";
 import { checkLeaf, TCG_KP_EK_CERTIFICATE } from "./checks.ts";
 import { readFirstDer } from "./der.ts";
 import { certificateInvalid } from "./errors.ts";
 import { KEY_USAGE, readExtKeyUsage, readKeyUsage } from "./extensions.ts";
+import {
+  createOddityRows,
+  EK_CERTIFICATE_ODDITIES,
+  type EkCertificateOddity,
+  type OddityRows,
+} from "./oddities.ts";
 import { findPath, MAX_PATH_LENGTH } from "./path.ts";
 import type { TrustedRoots } from "./roots.ts";
 import { readTpmIdentity, type TpmIdentity } from "./tpm-identity.ts";
-
-/**
- * Deviations that real EK certificates have. Each is refused unless its row is named in the options,
- * and reported where it was met.
- * - `nv-index-padding`: 0x00 or 0xff bytes follow the certificate, as read from a larger NV index.
- * - `rsaes-oaep-key`: the key's algorithm is id-RSAES-OAEP in place of rsaEncryption.
- */
-export type EkCertificateOddity = "nv-index-padding" | "rsaes-oaep-key";
 
 export interface VerifyEkCertificateOptions {
   /** DER: the EK certificate, then intermediates in any order, 5 at most. Hostile. */
@@ -31,7 +29,7 @@ export interface VerifyEkCertificateOptions {
   readonly roots: TrustedRoots;
   /** Unix milliseconds at which every certificate of the path must be valid. */
   readonly atMs: number;
-  /** Default: none. */
+  /** Rows that may be tried where strict verification fails. Default: none. */
   readonly acceptOddities?: readonly EkCertificateOddity[];
 }
 
@@ -39,6 +37,7 @@ export interface VerifiedEkCertificate extends TpmIdentity {
   /** DER SubjectPublicKeyInfo; equal to the EK's public area. */
   readonly spki: Uint8Array;
   readonly subjectKeyType: "rsa" | "ecc";
+  /** The rows that the certificates of the path needed, in the table's order. */
   readonly oddities: readonly EkCertificateOddity[];
 }
 
@@ -53,47 +52,85 @@ export interface VerifiedEkCertificate extends TpmIdentity {
 export async function verifyEkCertificate(
   options: VerifyEkCertificateOptions,
 ): Promise<VerifiedEkCertificate> {
+  if (!Number.isFinite(options.atMs)) throw new RangeError("atMs is not a time");
+  try {
+    return await verifyUnder(options, []);
+  } catch (error) {
+    const rows = options.acceptOddities ?? [];
+    const isMalformed = isStileError(error) && error.code === "ATTEST_EK_CERTIFICATE_INVALID";
+    if (!isMalformed || rows.length === 0) throw error;
+    return verifyUnder(options, rows);
+  }
+}
+
+async function verifyUnder(
+  options: VerifyEkCertificateOptions,
+  accepted: readonly EkCertificateOddity[],
+): Promise<VerifiedEkCertificate> {
   const { roots, atMs, ekKeyType } = options;
-  if (!Number.isFinite(atMs)) throw new RangeError("atMs is not a time");
-  const oddities = new Set<EkCertificateOddity>();
-  const { leaf, intermediates } = parseChain(options.certificates, oddities);
+  const { leaf, intermediates } = parseChain(options.certificates, accepted);
   checkLeaf(leaf, atMs);
-  await findPath(leaf, intermediates, roots, atMs);
+  const path = await findPath(leaf, intermediates, roots, atMs);
   checkPurpose(leaf, ekKeyType);
   const identity = readTpmIdentity(leaf);
-  const spki = checkKey(leaf, options, oddities);
-  for (const oddity of oddities) {
-    if (options.acceptOddities?.includes(oddity) !== true)
-      throw certificateInvalid(`oddity ${oddity}`);
-  }
-  return { ...identity, spki, subjectKeyType: ekKeyType, oddities: [...oddities] };
+  const spki = checkKey(leaf, options);
+  return { ...identity, spki, subjectKeyType: ekKeyType, oddities: odditiesOf(path) };
+}
+
+function odditiesOf(path: readonly ParsedCertificate[]): EkCertificateOddity[] {
+  const rows = Object.keys(EK_CERTIFICATE_ODDITIES) as EkCertificateOddity[];
+  return rows.filter((row) => path.some((certificate) => certificate.rows.met.has(row)));
 }
 
 function parseChain(
   certificates: readonly Uint8Array[],
-  oddities: Set<EkCertificateOddity>,
+  accepted: readonly EkCertificateOddity[],
 ): { leaf: ParsedCertificate; intermediates: ParsedCertificate[] } {
   const [first, ...others] = certificates;
   if (first === undefined) throw certificateInvalid("none was sent");
   if (others.length > MAX_PATH_LENGTH - 1) throw certificateInvalid("too many certificates");
-  const leaf = parseCertificate(withoutPadding(first, oddities));
-  return { leaf, intermediates: others.map(parseCertificate) };
+  const rows = createOddityRows(accepted);
+  const leaf = parseCertificate(withoutPadding(withoutHeader(first, rows), rows), rows);
+  return {
+    leaf,
+    intermediates: others.map((der) => parseCertificate(der, createOddityRows(accepted))),
+  };
+}
+
+/** TCG_PCCLIENT_STORED_CERT: tag 0x1001, type 0 (a full certificate), length. */
+function withoutHeader(bytes: Uint8Array, rows: OddityRows): Uint8Array {
+  if (bytes[0] !== 0x10 || bytes[1] !== 0x01 || bytes[2] !== 0x00) return bytes;
+  rows.meet("nv-index-header");
+  const length = (bytes[3] ?? 0) * 256 + (bytes[4] ?? 0);
+  if (length > bytes.length - 5) throw certificateInvalid("a header whose length passes the end");
+  // What follows the stated length is the rest of the index, judged as padding.
+  const padding = bytes.subarray(5 + length);
+  if (padding.length > 0) {
+    if (!isPadding(padding)) throw certificateInvalid("left-over bytes");
+    rows.meet("nv-index-padding");
+  }
+  return bytes.subarray(5, 5 + length);
 }
 
 /** Other left-over bytes stay, and make the parser refuse. */
-function withoutPadding(der: Uint8Array, oddities: Set<EkCertificateOddity>): Uint8Array {
+function withoutPadding(der: Uint8Array, rows: OddityRows): Uint8Array {
   if (der.length > MAX_CERTIFICATE_BYTES) throw certificateInvalid("larger than the limit");
   const { raw } = readFirstDer(der);
-  const padding = der.subarray(raw.length);
-  const isPadding = padding.length > 0 && (padding[0] === 0x00 || padding[0] === 0xff);
-  if (!isPadding || padding.some((byte) => byte !== padding[0])) return der;
-  oddities.add("nv-index-padding");
+  if (!isPadding(der.subarray(raw.length))) return der;
+  rows.meet("nv-index-padding");
   return raw;
+}
+
+function isPadding(bytes: Uint8Array): boolean {
+  const [first] = bytes;
+  return (first === 0x00 || first === 0xff) && bytes.every((byte) => byte === first);
 }
 
 /** Profile §3.2.12 and §3.2.13: an RSA EK decrypts seeds, an ECC EK agrees on them. */
 function checkPurpose(leaf: ParsedCertificate, ekKeyType: "rsa" | "ecc"): void {
-  if (readExtKeyUsage(leaf)?.has(TCG_KP_EK_CERTIFICATE) !== true) {
+  const purposes = readExtKeyUsage(leaf);
+  if (purposes === undefined) leaf.rows.meet("no-ext-key-usage");
+  else if (!purposes.has(TCG_KP_EK_CERTIFICATE)) {
     throw certificateInvalid("extKeyUsage is not that of an EK certificate");
   }
   const usage = ekKeyType === "rsa" ? KEY_USAGE.keyEncipherment : KEY_USAGE.keyAgreement;
@@ -102,16 +139,12 @@ function checkPurpose(leaf: ParsedCertificate, ekKeyType: "rsa" | "ecc"): void {
   }
 }
 
-function checkKey(
-  leaf: ParsedCertificate,
-  options: VerifyEkCertificateOptions,
-  oddities: Set<EkCertificateOddity>,
-): Uint8Array {
+function checkKey(leaf: ParsedCertificate, options: VerifyEkCertificateOptions): Uint8Array {
   const key = readCertifiedKey(leaf.spki);
   const equal = constantTimeEqual(key.spki, options.ekPublicKeySpki);
   if (key.type !== options.ekKeyType || !equal) {
     throw new StileError("ATTEST_EK_KEY_MISMATCH", "ek certificate: it certifies another key");
   }
-  if (key.namesOaep) oddities.add("rsaes-oaep-key");
+  if (key.namesOaep) leaf.rows.meet("rsaes-oaep-key");
   return key.spki;
 }
