@@ -18,6 +18,19 @@ export const ERROR_CODES = {
   ATTEST_EK_CERTIFICATE_EXPIRED: "a certificate of the EK chain is outside its validity period",
   ATTEST_EK_KEY_MISMATCH: "the EK certificate certifies another key than the EK public area",
   ATTEST_EK_TEMPLATE_INVALID: "the EK public area is not one of the TCG default templates",
+  ATTEST_EK_REVOKED: "a certificate or key of the EK chain is revoked or on the deny list",
+  ATTEST_REVOCATION_UNKNOWN:
+    "a certificate of the EK chain has no current CRL and the policy requires one",
+  ATTEST_REVOCATION_DATA_INVALID:
+    "a CRL or deny list is malformed, or no configured certificate signed the CRL",
+  ATTEST_ROOT_BUNDLE_INVALID:
+    "a bundle of manufacturers' certificates is malformed or is not the pinned one",
+  ATTEST_EK_KEY_WEAK: "the EK was made by a generator whose keys are known to be weak",
+  ATTEST_FIRMWARE_REFUSED:
+    "the firmware of the TPM is known to be vulnerable or outside of the policy",
+  ATTEST_CREATION_MISMATCH: "the creation data is not that which was certified",
+  ATTEST_CLOCK_WENT_BACK:
+    "the clock or a counter of the TPM went back since its last accepted evidence",
   ATTEST_KEY_ATTRIBUTES_INVALID: "a key lacks an attribute that its role requires",
   ATTEST_SESSION_UNKNOWN: "the attestation session does not exist, has expired or was used",
   ATTEST_SESSION_LIMIT: "too many attestation sessions are open",
