@@ -11,6 +11,11 @@ export function chainUntrusted(what: string, cause?: unknown): StileError {
   return new StileError("ATTEST_EK_CHAIN_UNTRUSTED", `ek certificate chain: ${what}`, { cause });
 }
 
+/** Revocation data of the operator that cannot be used. */
+export function revocationDataInvalid(what: string, cause?: unknown): StileError {
+  return new StileError("ATTEST_REVOCATION_DATA_INVALID", `revocation data: ${what}`, { cause });
+}
+
 export function algorithmNotAllowed(what: string): StileError {
   return new StileError("ATTEST_ALGORITHM_NOT_ALLOWED", `ek certificate chain: ${what}`);
 }

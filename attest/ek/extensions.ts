@@ -26,7 +26,12 @@ export const EXTENSION = {
 } as const;
 
 /** RFC 5280 §4.2.1.3: the bits of KeyUsage, by number. */
-export const KEY_USAGE = { keyEncipherment: 2, keyAgreement: 4, keyCertSign: 5 } as const;
+export const KEY_USAGE = {
+  keyEncipherment: 2,
+  keyAgreement: 4,
+  keyCertSign: 5,
+  cRLSign: 6,
+} as const;
 
 /** The value of an extension, every nested value checked; undefined where it is absent. */
 export function extensionValue(

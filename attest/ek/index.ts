@@ -1,5 +1,13 @@
 /** EK certificates: chain to a manufacturer, profile and key. */
+export { parseRevocationLists, type RevocationList } from "./crl.ts";
+export { type DenyRows, denyRowsOf, parseDenyList } from "./deny-list.ts";
 export { EK_CERTIFICATE_ODDITIES, type EkCertificateOddity } from "./oddities.ts";
+export type {
+  DeniedCertificate,
+  DenyList,
+  RevocationPolicy,
+  RevocationStatus,
+} from "./revocation.ts";
 export { parseTrustedRoots, type TrustedRoots } from "./roots.ts";
 export {
   type VerifiedEkCertificate,

@@ -4,12 +4,12 @@
  * The search is ours because pkijs' has no bound: two intermediates that sign each other keep it busy
  * for ever. pkijs sees one straight path. No network: AIA and CRL addresses are never followed.
  */
-import { Crypto } from "@peculiar/webcrypto";
 import * as pkijs from "pkijs";
 import { constantTimeEqual, isStileError, type StileError } from "../../wire/index.ts";
 import { readCertifiedKey } from "./algorithms.ts";
 import type { ParsedCertificate } from "./certificate.ts";
 import { checkIssuer } from "./checks.ts";
+import { engine } from "./engine.ts";
 import { chainUntrusted } from "./errors.ts";
 import type { TrustedRoots } from "./roots.ts";
 
@@ -17,12 +17,6 @@ import type { TrustedRoots } from "./roots.ts";
 export const MAX_PATH_LENGTH = 6;
 /** Signature checks for one EK certificate; each costs up to a millisecond. */
 const MAX_SIGNATURE_CHECKS = 24;
-
-// Node's SubtleCrypto type has key encapsulation, which pkijs declares and its engine lacks.
-const engine = new pkijs.CryptoEngine({
-  name: "stile",
-  crypto: new Crypto(),
-}) as unknown as pkijs.ICryptoEngine;
 
 interface Search {
   readonly anchors: readonly ParsedCertificate[];

@@ -1,7 +1,7 @@
 /**
  * Verification of an EK certificate: TCG EK Credential Profile v2.5 §3.2 and RFC 5280 §6, checklist
- * A1 to A8 and A12. Revocation (A9), known-weak keys (A10) and the EK's template (A11) are not here:
- * a verified certificate says that a manufacturer once vouched for this key.
+ * A1 to A9 and A12. Known-weak keys (A10) and the EK's template (A11) are not here: a verified
+ * certificate says that a manufacturer vouched for this key.
  */
 import { constantTimeEqual, isStileError, StileError } from "../../wire/index.ts";
 import { readCertifiedKey } from "./algorithms.ts";
@@ -17,6 +17,7 @@ import {
   type OddityRows,
 } from "./oddities.ts";
 import { findPath, MAX_PATH_LENGTH } from "./path.ts";
+import { checkRevocation, type RevocationPolicy, type RevocationStatus } from "./revocation.ts";
 import type { TrustedRoots } from "./roots.ts";
 import { readTpmIdentity, type TpmIdentity } from "./tpm-identity.ts";
 
@@ -31,6 +32,8 @@ export interface VerifyEkCertificateOptions {
   readonly atMs: number;
   /** Rows that may be tried where strict verification fails. Default: none. */
   readonly acceptOddities?: readonly EkCertificateOddity[];
+  /** Default: no revocation data is looked at, and the result says so. */
+  readonly revocation?: RevocationPolicy;
 }
 
 export interface VerifiedEkCertificate extends TpmIdentity {
@@ -39,6 +42,7 @@ export interface VerifiedEkCertificate extends TpmIdentity {
   readonly subjectKeyType: "rsa" | "ecc";
   /** The rows that the certificates of the path needed, in the table's order. */
   readonly oddities: readonly EkCertificateOddity[];
+  readonly revocation: RevocationStatus;
 }
 
 /**
@@ -48,6 +52,8 @@ export interface VerifiedEkCertificate extends TpmIdentity {
  * @throws `ATTEST_EK_CERTIFICATE_EXPIRED` a certificate of the path is not valid at `atMs`
  * @throws `ATTEST_EK_CHAIN_UNTRUSTED` no path to a root, or an issuer that may not issue it
  * @throws `ATTEST_EK_KEY_MISMATCH` the certificate is for another key
+ * @throws `ATTEST_EK_REVOKED` a certificate or key of the path is revoked or denied
+ * @throws `ATTEST_REVOCATION_UNKNOWN` the policy requires a CRL that is not there or not current
  */
 export async function verifyEkCertificate(
   options: VerifyEkCertificateOptions,
@@ -74,7 +80,8 @@ async function verifyUnder(
   checkPurpose(leaf, ekKeyType);
   const identity = readTpmIdentity(leaf);
   const spki = checkKey(leaf, options);
-  return { ...identity, spki, subjectKeyType: ekKeyType, oddities: odditiesOf(path) };
+  const revocation = await checkRevocation(path, options.revocation, atMs);
+  return { ...identity, spki, subjectKeyType: ekKeyType, oddities: odditiesOf(path), revocation };
 }
 
 function odditiesOf(path: readonly ParsedCertificate[]): EkCertificateOddity[] {

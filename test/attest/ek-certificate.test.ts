@@ -84,6 +84,7 @@ describe("an EK certificate that follows the profile", () => {
       spki: leaf.spki,
       subjectKeyType: "ecc",
       oddities: [],
+      revocation: "not-checked",
     });
     expect(ca.accepts(leaf, [intermediate], root, AT_MS)).toBe(true);
   });

@@ -35,6 +35,17 @@ export interface IssueOptions {
   readonly digest?: "sha1" | "sha256" | "sha384" | "sha512" | "md5";
 }
 
+export interface CrlOptions {
+  /** Serial numbers in upper-case hexadecimal, as openssl's index has them. */
+  readonly revoked: readonly string[];
+  readonly thisUpdateMs: number;
+  readonly nextUpdateMs: number;
+  readonly digest?: "sha1" | "sha256";
+  /** Lines of the section of CRL extensions. */
+  readonly extensions?: readonly string[];
+  readonly version?: 1;
+}
+
 export class OpensslCa {
   readonly folder: string = mkdtempSync(join(tmpdir(), "stile-ek-"));
   #serial = 0;
@@ -88,6 +99,47 @@ export class OpensslCa {
       der: new Uint8Array(new X509Certificate(pem).raw),
       spki: new Uint8Array(publicKey.export({ type: "spki", format: "der" })),
     };
+  }
+
+  /** A CRL (DER) of the issuer by `openssl ca -gencrl`. */
+  crl(issuer: Issued, options: CrlOptions): Uint8Array {
+    this.#serial += 1;
+    const base = join(this.folder, `crl-${this.#serial}`);
+    const rows = options.revoked.map(
+      (serial) => `R\t490101000000Z\t260101000000Z\t${serial}\tunknown\t/CN=x\n`,
+    );
+    writeFileSync(`${base}.txt`, rows.join(""));
+    writeFileSync(`${base}.number`, "01\n");
+    writeFileSync(
+      `${base}.cnf`,
+      `[ca]\ndefault_ca=own\n[own]\ndatabase=${base}.txt\n` +
+        `default_md=${options.digest ?? "sha256"}\n` +
+        (options.version === 1 ? "" : `crlnumber=${base}.number\ncrl_extensions=ext\n`) +
+        `[ext]\nauthorityKeyIdentifier=keyid\n${(options.extensions ?? []).join("\n")}\n`,
+    );
+    const time = (ms: number): string => new Date(ms).toISOString().replaceAll(/[-:T]|\.000/g, "");
+    execFileSync(
+      "openssl",
+      [
+        "ca",
+        "-gencrl",
+        "-config",
+        `${base}.cnf`,
+        "-cert",
+        issuer.certificate,
+        "-keyfile",
+        issuer.key,
+        "-crl_lastupdate",
+        time(options.thisUpdateMs),
+        "-crl_nextupdate",
+        time(options.nextUpdateMs),
+        "-out",
+        `${base}.pem`,
+      ],
+      { stdio: "pipe" },
+    );
+    const base64 = readFileSync(`${base}.pem`, "utf8").replaceAll(/-----[A-Z0-9 ]+-----|\s/g, "");
+    return new Uint8Array(Buffer.from(base64, "base64"));
   }
 
   /** Whether `openssl verify -x509_strict` accepts the chain at this time. */
