@@ -8,15 +8,16 @@ import type { HashName } from "./structures/constants.ts";
 type Awaitable<T> = T | Promise<T>;
 
 /** How a signature is to be verified: said by the caller, never by the signature itself (D1). */
-export type SignatureScheme = "RSASSA-PKCS1-v1_5" | "RSASSA-PSS" | "ECDSA";
+export type SignatureScheme = "RSASSA-PKCS1-v1_5" | "RSASSA-PSS" | "ECDSA" | "Ed25519";
 
 export interface SignatureCheck {
   /** DER SubjectPublicKeyInfo; hostile, so a point off the curve is a failed check. */
   readonly spki: Uint8Array;
   readonly scheme: SignatureScheme;
+  /** Ed25519 has its own. */
   readonly hash: HashName;
   readonly message: Uint8Array;
-  /** RSA: as long as the modulus. ECDSA: R and S, each as long as a coordinate. */
+  /** RSA: as long as the modulus. ECDSA: R and S, each as long as a coordinate. Ed25519: 64 bytes. */
   readonly signature: Uint8Array;
 }
 

@@ -42,10 +42,20 @@ export function createNodeAttestCrypto(): AttestCrypto {
   };
 }
 
+const KEY_TYPE = {
+  ECDSA: "ec",
+  Ed25519: "ed25519",
+  "RSASSA-PKCS1-v1_5": "rsa",
+  "RSASSA-PSS": "rsa",
+} as const;
+
 function verifyWith(key: KeyObject, check: SignatureCheck): boolean {
+  // OpenSSL goes by the key: it would check an ECDSA signature where the caller said RSA.
+  if (key.asymmetricKeyType !== KEY_TYPE[check.scheme]) return false;
   if (check.scheme === "ECDSA") {
     return verify(check.hash, check.message, { key, dsaEncoding: "ieee-p1363" }, check.signature);
   }
+  if (check.scheme === "Ed25519") return verify(null, check.message, key, check.signature);
   const padding =
     check.scheme === "RSASSA-PSS" ? constants.RSA_PKCS1_PSS_PADDING : constants.RSA_PKCS1_PADDING;
   // A TPM's PSS salt is as long as the key allows or as the digest, by its version: read it from the padding.

@@ -40,17 +40,40 @@ const CURVE_OIDS = {
   "P-384": Uint8Array.of(0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22),
 } as const;
 
+/** id-Ed25519 1.3.101.112. */
+const ED25519_OID = Uint8Array.of(0x06, 0x03, 0x2b, 0x65, 0x70);
+
 /** @throws `ATTEST_STRUCTURE_INVALID` where the unique field does not fit the key's size */
 export function encodeSpki(area: TpmtPublic): Uint8Array<ArrayBuffer> {
   checkUnique(area);
   if (area.type === TPM_ALG_RSA) {
     const exponent = area.exponent === 0 ? DEFAULT_RSA_EXPONENT : area.exponent;
-    const key = der(SEQUENCE, [unsigned(area.unique), unsigned(bigEndian(exponent))]);
-    return der(SEQUENCE, [RSA_ALGORITHM, der(BIT_STRING, [Uint8Array.of(0), key])]);
+    return encodeRsaSpki(area.unique, exponent);
   }
   const { x, y } = paddedPoint(area);
+  return encodeEcSpki(area.curve.name, x, y);
+}
+
+/** @param modulus big-endian */
+export function encodeRsaSpki(modulus: Uint8Array, exponent: number): Uint8Array<ArrayBuffer> {
+  const key = der(SEQUENCE, [unsigned(modulus), unsigned(bigEndian(exponent))]);
+  return der(SEQUENCE, [RSA_ALGORITHM, der(BIT_STRING, [Uint8Array.of(0), key])]);
+}
+
+/** Coordinates of full length. */
+export function encodeEcSpki(
+  curve: "P-256" | "P-384",
+  x: Uint8Array,
+  y: Uint8Array,
+): Uint8Array<ArrayBuffer> {
   const point = der(BIT_STRING, [Uint8Array.of(0, 0x04), x, y]);
-  return der(SEQUENCE, [der(SEQUENCE, [EC_OID, CURVE_OIDS[area.curve.name]]), point]);
+  return der(SEQUENCE, [der(SEQUENCE, [EC_OID, CURVE_OIDS[curve]]), point]);
+}
+
+/** RFC 8410 §4. @param key 32 bytes */
+export function encodeEd25519Spki(key: Uint8Array): Uint8Array<ArrayBuffer> {
+  const bits = der(BIT_STRING, [Uint8Array.of(0), key]);
+  return der(SEQUENCE, [der(SEQUENCE, [ED25519_OID]), bits]);
 }
 
 /** The point with coordinates of full length: a TPM may leave out leading zeros (Part 1 C.8). */
