@@ -25,7 +25,7 @@ export const ERROR_CODES = {
     "a CRL or deny list is malformed, or no configured certificate signed the CRL",
   ATTEST_ROOT_BUNDLE_INVALID:
     "a bundle of manufacturers' certificates is malformed or is not the pinned one",
-  ATTEST_EK_KEY_WEAK: "the EK was made by a generator whose keys are known to be weak",
+  ATTEST_KEY_WEAK: "an RSA key was made by a generator whose keys are known to be weak",
   ATTEST_FIRMWARE_REFUSED:
     "the firmware of the TPM is known to be vulnerable or outside of the policy",
   ATTEST_CREATION_MISMATCH: "the creation data is not that which was certified",
