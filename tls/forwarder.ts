@@ -35,6 +35,8 @@ export interface ForwardExtra {
 export interface ForwarderOptions {
   readonly upstream: Upstream;
   readonly maxBodyBytes: number;
+  /** Requests and tunnels under way at the upstream, each on a connection; more are refused. */
+  readonly maxUnderWay: number;
   readonly connectTimeoutMs: number;
   /** Silence of the upstream, before and within its answer. */
   readonly idleTimeoutMs: number;
@@ -43,7 +45,7 @@ export interface ForwarderOptions {
 export interface Forwarder {
   /**
    * Ends when the answer has been passed on.
-   * @throws `TLS_BODY_TOO_LARGE`, `TLS_UPSTREAM_UNREACHABLE`, `TLS_UPSTREAM_TIMEOUT`; where part of the
+   * @throws `TLS_UPSTREAM_BUSY`, `TLS_BODY_TOO_LARGE`, `TLS_UPSTREAM_UNREACHABLE`, `TLS_UPSTREAM_TIMEOUT`; where part of the
    * answer is out already, the caller can only cut the connection
    */
   readonly forward: (
@@ -68,6 +70,8 @@ const FREE_SOCKET_MS = 4_000;
 const BODYLESS_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "DELETE"]);
 const RETRYABLE_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD"]);
 
+type OpenUpstream = (headers: string[], pooled: boolean) => ClientRequest;
+
 export function createForwarder(options: ForwarderOptions): Forwarder {
   const agent = new Agent({
     keepAlive: true,
@@ -75,6 +79,20 @@ export function createForwarder(options: ForwarderOptions): Forwarder {
     timeout: FREE_SOCKET_MS,
   });
   const address = upstreamAddress(options.upstream);
+  let underWay = 0;
+
+  /** Refused rather than queued: a queue before an upstream that hangs would only hang with it. */
+  async function countUnderWay(run: () => Promise<void>): Promise<void> {
+    if (underWay >= options.maxUnderWay) {
+      throw new StileError("TLS_UPSTREAM_BUSY", "the upstream has as many requests as it may");
+    }
+    underWay += 1;
+    try {
+      await run();
+    } finally {
+      underWay -= 1;
+    }
+  }
 
   function open(request: IncomingMessage, headers: string[], pooled: boolean): ClientRequest {
     const { method = "GET", url = "/" } = request;
@@ -91,20 +109,18 @@ export function createForwarder(options: ForwarderOptions): Forwarder {
 
   return {
     forward: (request, response, extra) =>
-      forward(
-        options,
-        (headers, pooled) => open(request, headers, pooled),
-        request,
-        response,
-        extra,
-      ),
-    upgrade: async (request, socket, head, extra) => {
-      checkUpgradeRequest(request);
-      const headers = upstreamHeaders(request, extra);
-      headers.push("Connection", "Upgrade", "Upgrade", "websocket");
-      const upstream = open(request, headers, false);
-      await tunnelUpgrade(upstream, socket, head, extra, options.idleTimeoutMs);
-    },
+      countUnderWay(() => {
+        const openUpstream: OpenUpstream = (headers, pooled) => open(request, headers, pooled);
+        return forward(options, openUpstream, request, response, extra);
+      }),
+    upgrade: (request, socket, head, extra) =>
+      countUnderWay(async () => {
+        checkUpgradeRequest(request);
+        const headers = upstreamHeaders(request, extra);
+        headers.push("Connection", "Upgrade", "Upgrade", "websocket");
+        const upstream = open(request, headers, false);
+        await tunnelUpgrade(upstream, socket, head, extra, options.idleTimeoutMs);
+      }),
     close: () => {
       agent.destroy();
       return Promise.resolve();
@@ -114,7 +130,7 @@ export function createForwarder(options: ForwarderOptions): Forwarder {
 
 async function forward(
   options: ForwarderOptions,
-  open: (headers: string[], pooled: boolean) => ClientRequest,
+  open: OpenUpstream,
   request: IncomingMessage,
   response: ServerResponse,
   extra: ForwardExtra,

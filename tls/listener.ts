@@ -10,6 +10,7 @@ import type { Duplex } from "node:stream";
 import type { SecureContextOptions } from "node:tls";
 import type { CertificateSource, ServerCertificate } from "./certificates.ts";
 import { trackConnections } from "./connections.ts";
+import { limitPipelining } from "./pipelining.ts";
 
 /** What the listener counts. A closed set, so that it can label a metric. */
 export type TlsEvent =
@@ -22,6 +23,8 @@ export type TlsEvent =
 
 export interface ListenerLimits {
   readonly maxConnections: number;
+  /** Requests of one connection that are handled at the same time; further ones wait. */
+  readonly maxPipelined: number;
   readonly handshakeTimeoutMs: number;
   /** From the first byte of a head, or from the handshake on, to the head's end. */
   readonly headersTimeoutMs: number;
@@ -39,6 +42,7 @@ export interface ListenerLimits {
 
 export const DEFAULT_LISTENER_LIMITS: ListenerLimits = {
   maxConnections: 10_000,
+  maxPipelined: 32,
   handshakeTimeoutMs: 10_000,
   headersTimeoutMs: 15_000,
   // 1 GiB in this time is 1.2 MB/s.
@@ -89,9 +93,8 @@ export function createListener(options: ListenerOptions): Listener {
   server.setTimeout(limits.idleTimeoutMs, (socket) => {
     if (!connections.isOurTurn(socket)) socket.destroy();
   });
-  server.on("request", options.handler);
-  server.on("checkContinue", options.handler);
-  server.on("checkExpectation", options.handler);
+  const handler = limitPipelining(options.handler, limits.maxPipelined);
+  for (const event of ["request", "checkContinue", "checkExpectation"]) server.on(event, handler);
   server.on("upgrade", options.upgrade);
   server.on("connect", (_request: IncomingMessage, socket: Duplex) => {
     observe("client-error");

@@ -32,6 +32,7 @@ export interface Config {
     readonly clearanceSeconds: number;
     readonly challengeMaxAgeSeconds: number;
     readonly maxBodyBytes: number;
+    readonly maxUpstreamRequests: number;
     readonly upstreamTimeoutSeconds: number;
     readonly authorize: { readonly headers: "off" | "original" | "forwarded" };
   };
@@ -127,6 +128,12 @@ const edge = {
     14_400,
   ),
   maxBodyBytes: whole("largest request body that is forwarded", 0, 2 ** 40, 2 ** 30),
+  maxUpstreamRequests: whole(
+    "requests and WebSockets under way at the upstream, each on a connection; more get 503",
+    1,
+    1_000_000,
+    10_000,
+  ),
   upstreamTimeoutSeconds: whole("until the upstream's first byte, and between bytes", 1, 3_600, 60),
   authorize: Type.Object(
     {

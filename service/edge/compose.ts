@@ -31,6 +31,7 @@ export function composeEdge(composition: Composition, attesterJwk: JWK): Compose
   const forwarder = createForwarder({
     upstream: upstreamOf(config),
     maxBodyBytes: edge.maxBodyBytes,
+    maxUnderWay: edge.maxUpstreamRequests,
     connectTimeoutMs: CONNECT_TIMEOUT_MS,
     idleTimeoutMs: edge.upstreamTimeoutSeconds * 1_000,
   });

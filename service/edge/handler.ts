@@ -12,7 +12,7 @@ import { type Problem, problemOf } from "../problems.ts";
 import type { Admission, AdmissionDecision, AdmissionRequest } from "./admission.ts";
 import { withoutClearanceCookie } from "./clearance.ts";
 import { networkOf, normalHost } from "./host.ts";
-import { refusalBody, securityHeaders } from "./refusal.ts";
+import { refuse, refuseUpgrade } from "./refusal.ts";
 
 /** Prefixes and paths that Stile answers itself, whatever the host. */
 const OWN_PREFIXES = ["/.stile/", "/attest/"] as const;
@@ -21,8 +21,6 @@ const OWN_PATHS: ReadonlySet<string> = new Set([
   "/.well-known/private-token-issuer-directory",
   "/.well-known/jwks.json",
 ]);
-/** A refused request with a body up to this size keeps its connection; a larger one is not read. */
-const MAX_DISCARDED_BYTES = 65_536;
 
 export interface EdgeOptions {
   readonly hosts: readonly string[];
@@ -39,16 +37,7 @@ export interface EdgeHandler {
 }
 
 export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
-  const hosts: ReadonlySet<string> = new Set(options.hosts.map((host) => normalHost(host)));
-
-  function checkedHost(request: IncomingMessage): string {
-    checkRequestHead(request);
-    const host = normalHost(request.headers.host ?? "");
-    if (!hosts.has(host)) {
-      throw new StileError("SERVICE_HOST_UNKNOWN", "this edge does not serve that host");
-    }
-    return host;
-  }
+  const checkedHost = createHostCheck(options.hosts);
 
   async function handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const host = checkedHost(request);
@@ -63,35 +52,61 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
       });
       return;
     }
-    await options.forwarder.forward(request, response, forwardedHeaders(request, decision));
+    try {
+      await options.forwarder.forward(request, response, forwardedHeaders(request, decision));
+    } catch (error) {
+      // The token is spent whatever became of the request: the client is not to pay again.
+      refuse(request, response, noted(error), clearanceHeaders(decision));
+    }
   }
 
   async function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     const host = checkedHost(request);
     const decision = await options.admission.decide(admissionRequest(request, host));
     if (decision.kind === "challenged") {
-      refuseUpgrade(socket, problemOf(decision.error), decision.wwwAuthenticate);
+      const challenge = { "www-authenticate": decision.wwwAuthenticate };
+      refuseUpgrade(socket, problemOf(decision.error), challenge);
       return;
     }
-    await options.forwarder.upgrade(request, socket, head, forwardedHeaders(request, decision));
+    try {
+      await options.forwarder.upgrade(request, socket, head, forwardedHeaders(request, decision));
+    } catch (error) {
+      refuseUpgrade(socket, noted(error), clearanceHeaders(decision));
+    }
   }
+
+  const noted = (error: unknown): Problem => notedProblem(options.log, error);
 
   return {
     handle: (request, response) => {
-      handle(request, response).catch((error: unknown) => {
-        const problem = problemOf(error);
-        if (problem.status >= 500) options.log.write("warn", "edge.failed", errorFields(error));
-        refuse(request, response, problem, {});
-      });
+      handle(request, response).catch((error: unknown) =>
+        refuse(request, response, noted(error), {}),
+      );
     },
     upgrade: (request, socket, head) => {
-      upgrade(request, socket, head).catch((error: unknown) => {
-        const problem = problemOf(error);
-        if (problem.status >= 500) options.log.write("warn", "edge.failed", errorFields(error));
-        refuseUpgrade(socket, problem, undefined);
-      });
+      upgrade(request, socket, head).catch((error: unknown) =>
+        refuseUpgrade(socket, noted(error), {}),
+      );
     },
   };
+}
+
+/** The host of a request whose head is sound. */
+function createHostCheck(served: readonly string[]): (request: IncomingMessage) => string {
+  const hosts: ReadonlySet<string> = new Set(served.map((host) => normalHost(host)));
+  return (request) => {
+    checkRequestHead(request);
+    const host = normalHost(request.headers.host ?? "");
+    if (hosts.has(host)) return host;
+    throw new StileError("SERVICE_HOST_UNKNOWN", "this edge does not serve that host");
+  };
+}
+
+/** What is our fault or the upstream's is logged. */
+function notedProblem(log: Log, error: unknown): Problem {
+  const problem = problemOf(error);
+  if (problem.status >= 500) log.write("warn", "edge.failed", errorFields(error));
+  return problem;
 }
 
 function isOwnPath(url: string): boolean {
@@ -131,54 +146,12 @@ function forwardedHeaders(
   if (authorization !== undefined && /^privatetoken\b/i.test(authorization.trimStart())) {
     remove.push("authorization");
   }
-  const responseHeaders: [string, string][] =
-    decision.clearance === undefined ? [] : [["Set-Cookie", decision.clearance.setCookie]];
+  const responseHeaders = Object.entries(clearanceHeaders(decision));
   return { removeRequestHeaders: remove, requestHeaders, responseHeaders };
 }
 
-function refuse(
-  request: IncomingMessage,
-  response: ServerResponse,
-  problem: Problem,
-  headers: Readonly<Record<string, string>>,
-): void {
-  if (response.headersSent) {
-    // Part of the answer is out: only cutting the connection tells the client that it is not whole.
-    request.socket.destroy();
-    return;
-  }
-  const { contentType, body } = refusalBody(problem, request.headers.accept);
-  const keep = isSmallBody(request) && problem.status !== 400;
-  response.writeHead(problem.status, {
-    ...securityHeaders,
-    ...problem.headers,
-    ...headers,
-    "content-type": contentType,
-    "content-length": Buffer.byteLength(body),
-    ...(keep ? {} : { connection: "close" }),
-  });
-  response.end(request.method === "HEAD" ? undefined : body);
-}
-
-function isSmallBody(request: IncomingMessage): boolean {
-  if (request.headers["transfer-encoding"] !== undefined) return false;
-  return Number(request.headers["content-length"] ?? "0") <= MAX_DISCARDED_BYTES;
-}
-
-function refuseUpgrade(
-  socket: Duplex,
-  problem: Problem,
-  wwwAuthenticate: string | undefined,
-): void {
-  if (socket.destroyed) return;
-  const { contentType, body } = refusalBody(problem, undefined);
-  const lines = [
-    `HTTP/1.1 ${problem.status} ${problem.body.title.replaceAll(/[^\x20-\x7e]/g, "")}`,
-    `content-type: ${contentType}`,
-    `content-length: ${Buffer.byteLength(body)}`,
-    "cache-control: no-store",
-    "connection: close",
-    ...(wwwAuthenticate === undefined ? [] : [`www-authenticate: ${wwwAuthenticate}`]),
-  ];
-  socket.end(`${lines.join("\r\n")}\r\n\r\n${body}`);
+function clearanceHeaders(
+  decision: Extract<AdmissionDecision, { kind: "admitted" }>,
+): Record<string, string> {
+  return decision.clearance === undefined ? {} : { "Set-Cookie": decision.clearance.setCookie };
 }

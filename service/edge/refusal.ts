@@ -2,7 +2,12 @@
  * What a refused client reads: a problem document, or for a person's browser a short page that says the
  * same in plain words. The page is static: nothing of the request appears in it.
  */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Duplex } from "node:stream";
 import { type Problem, PROBLEM_MEDIA_TYPE } from "../problems.ts";
+
+/** A refused request with a body up to this size keeps its connection; a larger one is not read. */
+const MAX_DISCARDED_BYTES = 65_536;
 
 /** Headers of every answer that Stile itself makes. */
 export const securityHeaders: Readonly<Record<string, string>> = {
@@ -19,7 +24,7 @@ const PAGE_STYLE =
   "@media(prefers-color-scheme:dark){body{background:#111;color:#eee}}";
 
 /** @param accept the request's Accept header: a page only where text/html is asked for by name */
-export function refusalBody(
+function refusalBody(
   problem: Problem,
   accept: string | undefined,
 ): { contentType: string; body: string } {
@@ -40,4 +45,55 @@ function pageOf(problem: Problem): string {
     `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">` +
     `<title>${heading}</title><style>${PAGE_STYLE}</style><h1>${heading}</h1><p>${text}</p></html>`
   );
+}
+
+/** Answers with a problem; where an answer is out already, only the connection's end can say so. */
+export function refuse(
+  request: IncomingMessage,
+  response: ServerResponse,
+  problem: Problem,
+  headers: Readonly<Record<string, string>>,
+): void {
+  if (response.headersSent) {
+    // Part of the answer is out: only cutting the connection tells the client that it is not whole.
+    request.socket.destroy();
+    return;
+  }
+  const { contentType, body } = refusalBody(problem, request.headers.accept);
+  const keep = problem.status !== 400 && isSmallBody(request);
+  response.writeHead(problem.status, {
+    ...securityHeaders,
+    ...problem.headers,
+    ...headers,
+    "content-type": contentType,
+    "content-length": Buffer.byteLength(body),
+    ...(keep ? {} : { connection: "close" }),
+  });
+  response.end(request.method === "HEAD" ? undefined : body);
+}
+
+function isSmallBody(request: IncomingMessage): boolean {
+  if (request.headers["transfer-encoding"] !== undefined) return false;
+  // It waits for a 100 that it does not get, and may send its body or not: what follows is not told apart.
+  if (request.headers.expect !== undefined && !request.complete) return false;
+  return Number(request.headers["content-length"] ?? "0") <= MAX_DISCARDED_BYTES;
+}
+
+/** The same for a request to switch protocols, of which node:http leaves us the bare socket. */
+export function refuseUpgrade(
+  socket: Duplex,
+  problem: Problem,
+  headers: Readonly<Record<string, string>>,
+): void {
+  if (socket.destroyed) return;
+  const { contentType, body } = refusalBody(problem, undefined);
+  const lines = [
+    `HTTP/1.1 ${problem.status} ${problem.body.title.replaceAll(/[^\x20-\x7e]/g, "")}`,
+    `content-type: ${contentType}`,
+    `content-length: ${Buffer.byteLength(body)}`,
+    "cache-control: no-store",
+    "connection: close",
+    ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`),
+  ];
+  socket.end(`${lines.join("\r\n")}\r\n\r\n${body}`);
 }

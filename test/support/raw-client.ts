@@ -30,6 +30,7 @@ export function rawGet(target: RawTarget, path: string, headers: Record<string, 
 export async function pipelineRaw(
   target: RawTarget,
   requests: readonly string[],
+  onAnswer: () => void = () => undefined,
 ): Promise<number[]> {
   const statuses: number[] = [];
   let socket: TLSSocket;
@@ -50,6 +51,7 @@ export async function pipelineRaw(
         const length = Number(/\r\ncontent-length: *(\d+)/i.exec(held.slice(0, headEnd))?.[1]);
         if (held.length < headEnd + 4 + length) break;
         statuses.push(Number(held.slice(9, 12)));
+        onAnswer();
         held = held.slice(headEnd + 4 + length);
       }
       if (statuses.length === requests.length) socket.destroy();

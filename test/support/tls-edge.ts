@@ -100,6 +100,7 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
   const forwarder = createForwarder({
     upstream: parseUpstream(options.upstream),
     maxBodyBytes: 2 ** 27,
+    maxUnderWay: 1_000,
     connectTimeoutMs: 1_000,
     idleTimeoutMs: 5_000,
     ...options.forwarder,

@@ -1,0 +1,119 @@
+/** The life of issuer keys under a clock that the test turns: 400 hours of it, with crashes in between. */
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createIssuerKeys, type IssuerKeys } from "../../service/keys/issuer-keys.ts";
+import { type Keystore, openKeystore } from "../../service/keystore/index.ts";
+import { createMetrics } from "../../service/metrics.ts";
+import { SigningPool } from "../../service/signing/index.ts";
+import {
+  createKeyRing,
+  type KeyRing,
+  type KeySchedule,
+  TOKEN_TYPE_BLIND_RSA,
+} from "../../tokens/index.ts";
+import { encodeHex } from "../../wire/index.ts";
+
+const HOUR = 3_600_000;
+const schedule: KeySchedule = {
+  tokenType: TOKEN_TYPE_BLIND_RSA,
+  directoryLifetimeMs: HOUR,
+  activeMs: 100 * HOUR,
+  overlapMs: 2 * HOUR,
+  retiredMs: 50 * HOUR,
+};
+
+const dir = mkdtempSync(join(tmpdir(), "stile-issuer-keys-"));
+const pool = new SigningPool({ threads: 1 });
+let nowMs = Date.UTC(2026, 0, 1);
+let keystore: Keystore;
+const dropped: string[] = [];
+const lines: string[] = [];
+
+beforeAll(async () => {
+  keystore = await openKeystore({ dir, passphrase: Buffer.from("a test's passphrase") });
+});
+afterAll(async () => {
+  await pool.close();
+  rmSync(dir, { recursive: true });
+});
+
+/** What a start after a crash has: the files, and an empty ring. */
+function restarted(): { keys: IssuerKeys; ring: KeyRing } {
+  const ring = createKeyRing({ records: [], clock: () => nowMs });
+  const keys = createIssuerKeys({
+    ring,
+    keystore,
+    pool,
+    schedule,
+    clock: () => nowMs,
+    spentStore: {
+      spend: () => Promise.reject(new Error("not a matter of keys")),
+      dropEpoch: (id) => {
+        dropped.push(encodeHex(id));
+        return Promise.resolve();
+      },
+      close: () => Promise.resolve(),
+    },
+    log: {
+      write: (level, event, fields) => lines.push(JSON.stringify({ level, event, ...fields })),
+      flush: () => undefined,
+    },
+    metrics: createMetrics(),
+  });
+  return { keys, ring };
+}
+
+describe("issuer keys", () => {
+  it("rotate without a gap, survive restarts, and are gone when they are destroyed", async () => {
+    let { keys, ring } = restarted();
+    await keys.start();
+    const first = ring.signingKey(TOKEN_TYPE_BLIND_RSA);
+    expect(first).toBeDefined();
+    let changes = 0;
+    let signing = first;
+    for (let hour = 1; hour <= 400; hour += 1) {
+      nowMs += HOUR;
+      // Every 37th hour the process dies and starts anew.
+      if (hour % 37 === 0) {
+        ({ keys, ring } = restarted());
+        await keys.start();
+      } else await keys.tick();
+      const current = ring.signingKey(TOKEN_TYPE_BLIND_RSA);
+      if (current === undefined) throw new Error(`no key signs in hour ${hour}`);
+      if (
+        signing === undefined ||
+        encodeHex(current.tokenKeyId) !== encodeHex(signing.tokenKeyId)
+      ) {
+        changes += 1;
+        // Whoever cached the directory before it knew the key has asked again by now.
+        expect(nowMs - current.publishedAtMs).toBeGreaterThanOrEqual(schedule.directoryLifetimeMs);
+      }
+      signing = current;
+      expect(keys.list().length).toBeLessThanOrEqual(4);
+      expect(readdirSync(dir)).toHaveLength(keys.list().length);
+    }
+    expect(changes).toBe(4);
+    expect(dropped).toContain(encodeHex(first?.tokenKeyId ?? new Uint8Array()));
+    expect(new Set(dropped).size).toBe(dropped.length);
+    for (const id of dropped) expect(readdirSync(dir).join()).not.toContain(id);
+    expect(lines.join()).not.toContain("tick-failed");
+  });
+
+  it("keep what they have when a tick fails, and say so without the cause's words", async () => {
+    const { keys, ring } = restarted();
+    await keys.start();
+    const before = keys.list();
+    const save = keystore.save.bind(keystore);
+    keystore.save = () => Promise.reject(new Error("disk full at /secret/place"));
+    nowMs = Math.max(...before.map((key) => Date.parse(key.retireAt))) - schedule.overlapMs;
+    await keys.tick();
+    expect(lines.at(-1)).toContain("keys.tick-failed");
+    expect(lines.at(-1)).not.toContain("secret");
+    expect(ring.signingKey(TOKEN_TYPE_BLIND_RSA)).toBeDefined();
+    keystore.save = save;
+    await keys.tick();
+    expect(keys.list().length).toBeGreaterThan(1);
+  });
+});
