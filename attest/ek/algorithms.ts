@@ -75,6 +75,8 @@ export interface CertifiedKey {
   readonly spki: Uint8Array;
   /** The certificate says RSAES-OAEP. */
   readonly namesOaep: boolean;
+  /** RSA: big-endian, without leading zeros. */
+  readonly modulus: Uint8Array | undefined;
 }
 
 /**
@@ -91,21 +93,25 @@ export function readCertifiedKey(spki: Uint8Array): CertifiedKey {
   switch (readOid(expectTag(oid, TAG.OBJECT_IDENTIFIER))) {
     case EC_PUBLIC_KEY:
       checkPoint(parameters, bytes);
-      return { type: "ecc", spki, namesOaep: false };
+      return { type: "ecc", spki, namesOaep: false, modulus: undefined };
     case RSA_ENCRYPTION:
       if (parameters === undefined || !isNull(parameters))
         throw certificateInvalid("malformed RSA key");
-      checkRsaKey(bytes);
-      return { type: "rsa", spki, namesOaep: false };
+      return { type: "rsa", spki, namesOaep: false, modulus: readModulus(bytes) };
     case RSAES_OAEP:
-      checkRsaKey(bytes);
-      return { type: "rsa", spki: withRsaEncryption(bits), namesOaep: true };
+      return {
+        type: "rsa",
+        spki: withRsaEncryption(bits),
+        namesOaep: true,
+        modulus: readModulus(bytes),
+      };
     default:
       throw algorithmNotAllowed("a public key of a type that is not on the list");
   }
 }
 
-function checkRsaKey(bytes: Uint8Array): void {
+/** Of a key whose size, exponent and parity are on the list. */
+function readModulus(bytes: Uint8Array): Uint8Array {
   const [modulus, exponent, ...rest] = children(parseDer(bytes, TAG.SEQUENCE));
   if (rest.length > 0) throw certificateInvalid("malformed RSA key");
   const n = readPositiveInteger(expectTag(modulus, TAG.INTEGER));
@@ -118,6 +124,7 @@ function checkRsaKey(bytes: Uint8Array): void {
   if (value < MIN_RSA_EXPONENT || value % 2 === 0 || (n.at(-1) ?? 0) % 2 === 0) {
     throw algorithmNotAllowed("an RSA key with an unfit exponent or modulus");
   }
+  return n;
 }
 
 function checkPoint(parameters: DerValue | undefined, point: Uint8Array): void {

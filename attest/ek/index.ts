@@ -1,6 +1,15 @@
 /** EK certificates: chain to a manufacturer, profile and key. */
 export { parseRevocationLists, type RevocationList } from "./crl.ts";
 export { type DenyRows, denyRowsOf, parseDenyList } from "./deny-list.ts";
+export {
+  checkFirmware,
+  exactVersion,
+  type FirmwareFinding,
+  type FirmwarePolicy,
+  type FirmwareVersion,
+  parseTpmVersion,
+  type TpmFirmware,
+} from "./firmware.ts";
 export { EK_CERTIFICATE_ODDITIES, type EkCertificateOddity } from "./oddities.ts";
 export type {
   DeniedCertificate,
@@ -14,3 +23,4 @@ export {
   verifyEkCertificate,
   type VerifyEkCertificateOptions,
 } from "./verify.ts";
+export { VULNERABLE_FIRMWARE, type VulnerableFirmware } from "./vulnerable-firmware.ts";

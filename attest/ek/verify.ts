@@ -1,9 +1,10 @@
 /**
  * Verification of an EK certificate: TCG EK Credential Profile v2.5 §3.2 and RFC 5280 §6, checklist
- * A1 to A9 and A12. Known-weak keys (A10) and the EK's template (A11) are not here: a verified
- * certificate says that a manufacturer vouched for this key.
+ * A1 to A10 and A12. The EK's template (A11) and the firmware of its TPM (A10, `checkFirmware`) are not
+ * here: a verified certificate says that a manufacturer vouched for this key.
  */
 import { constantTimeEqual, isStileError, StileError } from "../../wire/index.ts";
+import { hasRocaFingerprint } from "../keys/roca.ts";
 import { readCertifiedKey } from "./algorithms.ts";
 import { MAX_CERTIFICATE_BYTES, parseCertificate, type ParsedCertificate } from "./certificate.ts";
 import { checkLeaf, TCG_KP_EK_CERTIFICATE } from "./checks.ts";
@@ -52,6 +53,7 @@ export interface VerifiedEkCertificate extends TpmIdentity {
  * @throws `ATTEST_EK_CERTIFICATE_EXPIRED` a certificate of the path is not valid at `atMs`
  * @throws `ATTEST_EK_CHAIN_UNTRUSTED` no path to a root, or an issuer that may not issue it
  * @throws `ATTEST_EK_KEY_MISMATCH` the certificate is for another key
+ * @throws `ATTEST_KEY_WEAK` an RSA key of the path has the fingerprint of CVE-2017-15361
  * @throws `ATTEST_EK_REVOKED` a certificate or key of the path is revoked or denied
  * @throws `ATTEST_REVOCATION_UNKNOWN` the policy requires a CRL that is not there or not current
  */
@@ -80,6 +82,7 @@ async function verifyUnder(
   checkPurpose(leaf, ekKeyType);
   const identity = readTpmIdentity(leaf);
   const spki = checkKey(leaf, options);
+  for (const certificate of path) checkStrength(certificate);
   const revocation = await checkRevocation(path, options.revocation, atMs);
   return { ...identity, spki, subjectKeyType: ekKeyType, oddities: odditiesOf(path), revocation };
 }
@@ -131,6 +134,15 @@ function withoutPadding(der: Uint8Array, rows: OddityRows): Uint8Array {
 function isPadding(bytes: Uint8Array): boolean {
   const [first] = bytes;
   return (first === 0x00 || first === 0xff) && bytes.every((byte) => byte === first);
+}
+
+/** A weak key of an issuer lets anybody make EK certificates (A10). */
+function checkStrength({ spki }: ParsedCertificate): void {
+  const { modulus } = readCertifiedKey(spki);
+  if (modulus !== undefined && hasRocaFingerprint(modulus)) {
+    const message = "ek certificate chain: an RSA key of a generator that is known to be weak";
+    throw new StileError("ATTEST_KEY_WEAK", message);
+  }
 }
 
 /** Profile §3.2.12 and §3.2.13: an RSA EK decrypts seeds, an ECC EK agrees on them. */

@@ -22,6 +22,7 @@ import {
 } from "../structures/constants.ts";
 import { checkUnique, type TpmtPublic } from "../structures/public.ts";
 import { DEFAULT_RSA_EXPONENT } from "../structures/spki.ts";
+import { hasRocaFingerprint } from "./roca.ts";
 
 /** Which algorithms are believed beyond the default; each is a named weakening. */
 export interface AlgorithmPolicy {
@@ -70,8 +71,9 @@ export function checkEkPublic(area: TpmtPublic): void {
 }
 
 /**
- * The AK public area is that of a restricted signing key (B1 to B5).
- * @throws `ATTEST_KEY_ATTRIBUTES_INVALID`, `ATTEST_ALGORITHM_NOT_ALLOWED`, `ATTEST_STRUCTURE_INVALID`
+ * The AK public area is that of a restricted signing key (B1 to B5, A10).
+ * @throws `ATTEST_KEY_ATTRIBUTES_INVALID`, `ATTEST_ALGORITHM_NOT_ALLOWED`, `ATTEST_STRUCTURE_INVALID`,
+ * `ATTEST_KEY_WEAK`
  */
 export function checkAkPublic(area: TpmtPublic, policy: AlgorithmPolicy): void {
   checkAttributes(area, AK_ATTRIBUTES, "AK");
@@ -114,6 +116,9 @@ function checkSigningKey(area: TpmtPublic, role: string, policy: AlgorithmPolicy
   }
   const isWeakHash = area.nameAlg.name === "sha1" || area.scheme.hashAlg?.name === "sha1";
   if (isWeakHash && !policy.allowSha1) throw notAllowed(`${role}: SHA-1 is not allowed`);
+  if (area.type === TPM_ALG_RSA && hasRocaFingerprint(area.unique)) {
+    throw new StileError("ATTEST_KEY_WEAK", `${role}: of a generator that is known to be weak`);
+  }
   if (area.type === TPM_ALG_RSA && (area.keyBits < 2048 || !hasDefaultExponent(area.exponent))) {
     throw notAllowed(`${role}: expected RSA of 2048 bits or more with the exponent 65537`);
   }
