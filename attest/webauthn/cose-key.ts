@@ -62,15 +62,9 @@ const RSA_EXPONENT = 65_537;
 /** @throws `ATTEST_WEBAUTHN_CBOR_INVALID`, `ATTEST_ALGORITHM_NOT_ALLOWED` */
 export function readCoseKey(map: CborMap, allowSha1: boolean): CoseKey {
   const algorithm = coseAlgorithm(map.get(LABEL.alg), allowSha1);
-  switch (algorithm.scheme) {
-    case "ECDSA":
-      return readEc2(map, algorithm);
-    case "Ed25519":
-      return readOkp(map, algorithm);
-    case "RSASSA-PKCS1-v1_5":
-    case "RSASSA-PSS":
-      return readRsa(map, algorithm);
-  }
+  if (algorithm.scheme === "ECDSA") return readEc2(map, algorithm);
+  if (algorithm.scheme === "Ed25519") return readOkp(map, algorithm);
+  return readRsa(map, algorithm);
 }
 
 function readEc2(map: CborMap, algorithm: CoseAlgorithm): CoseKey {
