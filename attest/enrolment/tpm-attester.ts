@@ -14,12 +14,8 @@ import {
 import { makeCredential } from "../credential/make-credential.ts";
 import type { AttestCrypto } from "../crypto.ts";
 import { type TrustedRoots, verifyEkCertificate } from "../ek/index.ts";
-import {
-  type AlgorithmPolicy,
-  checkAkPublic,
-  checkDeviceKeyPublic,
-  checkEkPublic,
-} from "../keys/roles.ts";
+import { checkEkPublic } from "../keys/ek-templates.ts";
+import { type AlgorithmPolicy, checkAkPublic, checkDeviceKeyPublic } from "../keys/roles.ts";
 import { verifyCertify } from "../quote/verify-certify.ts";
 import { type PcrValue, verifyQuote, type VerifiedQuote } from "../quote/verify-quote.ts";
 import { type HashName, TPM_ALG_ECC, TPM_ALG_RSA } from "../structures/constants.ts";
@@ -27,6 +23,7 @@ import { computeName } from "../structures/name.ts";
 import { encodeTpmlPcrSelection } from "../structures/pcr-selection.ts";
 import { parseTpm2bPublic, type TpmtPublic } from "../structures/public.ts";
 import { encodeSpki, paddedPoint } from "../structures/spki.ts";
+import { checkTpmAttesterOptions } from "./attester-options.ts";
 import { evidenceBinding } from "./binding.ts";
 import type { ChallengeRequest, ChallengeResponse, EvidenceRequest } from "./messages.ts";
 import { type AttestationSession, createSessions } from "./sessions.ts";
@@ -91,7 +88,9 @@ const SECRET_BYTES = 32;
 const NONCE_BYTES = 32;
 const PSEUDONYM_LABEL = encodeUtf8("stile/1 device pseudonym");
 
+/** @throws RangeError for a policy or secret that could not protect anything */
 export function createTpmAttester(options: TpmAttesterOptions): TpmAttester {
+  checkTpmAttesterOptions(options);
   const sessions = createSessions(options);
   const pcrSelection = encodeTpmlPcrSelection(options.policy.pcrBanks);
   return {

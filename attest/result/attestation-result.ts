@@ -6,18 +6,12 @@
 import type { KeyObject } from "node:crypto";
 import { exportJWK, type JWK, jwtVerify, SignJWT } from "jose";
 import { StileError } from "../../wire/index.ts";
-
-/** AR4SI §2.3: each claim is a number from -128 to 127; 0 is no claim, 2 and up affirm. */
-export interface TrustworthinessVector {
-  readonly instanceIdentity: number;
-  readonly configuration: number;
-  readonly executables: number;
-  readonly fileSystem: number;
-  readonly hardware: number;
-  readonly runtimeOpaque: number;
-  readonly storageOpaque: number;
-  readonly sourcedData: number;
-}
+import {
+  encodeTrustworthinessVector,
+  parseTrustworthinessVector,
+  statusOf,
+  type TrustworthinessVector,
+} from "./trustworthiness.ts";
 
 /** A P-256 public key (RFC 7518 §6.2.1). */
 export interface Es256PublicJwk {
@@ -104,18 +98,9 @@ function payloadOf(
     [CHANNEL_BINDING_CLAIM]: claims.channelBinding,
     submods: {
       tpm: {
-        "ear.status": "affirming",
+        "ear.status": statusOf(vector),
         "ear.appraisal-policy-id": claims.appraisalPolicyId,
-        "ear.trustworthiness-vector": {
-          "instance-identity": vector.instanceIdentity,
-          configuration: vector.configuration,
-          executables: vector.executables,
-          "file-system": vector.fileSystem,
-          hardware: vector.hardware,
-          "runtime-opaque": vector.runtimeOpaque,
-          "storage-opaque": vector.storageOpaque,
-          "sourced-data": vector.sourcedData,
-        },
+        "ear.trustworthiness-vector": encodeTrustworthinessVector(vector),
       },
     },
   };
@@ -127,6 +112,7 @@ export interface VerifiedAttestationResult {
   readonly subject: string;
   readonly deviceKey: Es256PublicJwk;
   readonly channelBinding: "tls-exporter" | "none";
+  readonly trustworthiness: TrustworthinessVector;
 }
 
 export interface AttestationResultVerifier {
@@ -150,16 +136,23 @@ export function createAttestationResultVerifier(
       const payload = await verifiedPayload(options, jwt);
       const { cnf, submods, sub } = payload;
       const channelBinding = payload[CHANNEL_BINDING_CLAIM];
+      const trustworthiness = affirmingVector(submods);
       if (
         typeof sub !== "string" ||
         payload["eat_profile"] !== EAT_PROFILE ||
-        statusOf(submods) !== "affirming" ||
+        trustworthiness === undefined ||
         (channelBinding !== "tls-exporter" && channelBinding !== "none")
       ) {
         throw invalid();
       }
       const deviceKey = confirmationKey(cnf);
-      return { kind: "verified-attestation-result", subject: sub, deviceKey, channelBinding };
+      return {
+        kind: "verified-attestation-result",
+        subject: sub,
+        deviceKey,
+        channelBinding,
+        trustworthiness,
+      };
     },
   };
 }
@@ -183,8 +176,12 @@ async function verifiedPayload(
   }
 }
 
-function statusOf(submods: unknown): unknown {
-  return field(field(submods, "tpm"), "ear.status");
+/** The vector of an appraisal that affirms, by its status and by its claims; else undefined. */
+function affirmingVector(submods: unknown): TrustworthinessVector | undefined {
+  const appraisal = field(submods, "tpm");
+  const vector = parseTrustworthinessVector(field(appraisal, "ear.trustworthiness-vector"));
+  const affirms = vector !== undefined && statusOf(vector) === "affirming";
+  return affirms && field(appraisal, "ear.status") === "affirming" ? vector : undefined;
 }
 
 function confirmationKey(cnf: unknown): Es256PublicJwk {

@@ -148,12 +148,12 @@ function createReplayMemory(
     useOnce: (name) => {
       const nowMs = options.clock();
       for (const [known, expiresAtMs] of expiry) {
-        if (expiresAtMs > nowMs) break;
+        if (expiresAtMs >= nowMs) break;
         expiry.delete(known);
       }
       if (expiry.has(name)) throw invalid("the proof was used before");
       if (expiry.size >= maxRemembered) throw invalid("too many proofs are remembered");
-      // Twice the window: iat may lie that far ahead of now and the proof still be fresh.
+      // Twice the window, both ends included: iat may lie that far ahead and the proof still be fresh.
       expiry.set(name, nowMs + 2 * maxAgeMs);
     },
   };

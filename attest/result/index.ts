@@ -8,7 +8,6 @@ export {
   createAttestationResultSigner,
   createAttestationResultVerifier,
   type Es256PublicJwk,
-  type TrustworthinessVector,
   type VerifiedAttestationResult,
 } from "./attestation-result.ts";
 export {
@@ -18,3 +17,4 @@ export {
   type DpopVerifierOptions,
   parseDpopAuthorization,
 } from "./dpop.ts";
+export type { TrustworthinessVector } from "./trustworthiness.ts";

@@ -1,0 +1,162 @@
+/** DPoP proofs: each step of RFC 9449 §4.3 violated once, and replay. */
+import { createHash, generateKeyPairSync, type KeyObject, randomUUID } from "node:crypto";
+import { SignJWT } from "jose";
+import { describe, expect, it } from "vitest";
+import {
+  createDpopVerifier,
+  type DpopCheck,
+  type DpopVerifierOptions,
+  type Es256PublicJwk,
+  parseDpopAuthorization,
+} from "../../attest/index.ts";
+import { createNodeAttestCrypto } from "../../attest/node/index.ts";
+import { codeOf, codeOfAsync } from "../support/reject.ts";
+
+const startMs = Date.UTC(2026, 10, 23);
+const accessToken = "header.payload.signature";
+const uri = "https://stile.example/token-request";
+const ath = createHash("sha256").update(accessToken).digest("base64url");
+const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+const jwkOf = (key: KeyObject): Es256PublicJwk => {
+  const { x = "", y = "" } = key.export({ format: "jwk" });
+  return { kty: "EC", crv: "P-256", x, y };
+};
+const jwk = jwkOf(publicKey);
+
+interface Change {
+  readonly header?: Record<string, unknown>;
+  readonly payload?: Record<string, unknown>;
+  readonly key?: KeyObject;
+}
+
+function proof({ header = {}, payload = {}, key = privateKey }: Change = {}): Promise<string> {
+  const claims = { jti: randomUUID(), htm: "POST", htu: uri, iat: startMs / 1_000, ath };
+  return new SignJWT({ ...claims, ...payload })
+    .setProtectedHeader({ alg: "ES256", typ: "dpop+jwt", jwk, ...header })
+    .sign(key);
+}
+
+const clock = { nowMs: startMs };
+function verifier(
+  options: Partial<DpopVerifierOptions> = {},
+): (proofText: string | undefined, check?: Partial<DpopCheck>) => Promise<string> {
+  clock.nowMs = startMs;
+  const made = createDpopVerifier({
+    crypto: createNodeAttestCrypto(),
+    clock: () => clock.nowMs,
+    ...options,
+  });
+  return (proofText, check = {}) =>
+    codeOfAsync(() =>
+      made.verify({ proof: proofText, method: "POST", uri, accessToken, jwk, ...check }),
+    );
+}
+
+const REFUSED = "ATTEST_PROOF_INVALID";
+const ACCEPTED = "nothing was thrown";
+
+describe("a DPoP proof", () => {
+  it("is accepted where all of §4.3 holds, with a query or fragment left out of htu", async () => {
+    const verify = verifier();
+    expect(await verify(await proof())).toBe(ACCEPTED);
+    expect(await verify(await proof({ payload: { htu: `${uri}?a=b#c` } }))).toBe(ACCEPTED);
+    expect(
+      await verify(await proof({ payload: { htu: "HTTPS://STILE.example:443/token-request" } })),
+    ).toBe(ACCEPTED);
+  });
+
+  it("rejects what is not one well-formed JWT (steps 1, 2)", async () => {
+    const verify = verifier();
+    const good = await proof();
+    for (const bad of [undefined, "", "a.b", `${good}.x`, `${good}${"A".repeat(2_048)}`, "é.b.c"]) {
+      expect(await verify(bad)).toBe(REFUSED);
+    }
+  });
+
+  const other = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  const p384 = generateKeyPairSync("ec", { namedCurve: "P-384" });
+  it.each<[string, Change]>([
+    ["a missing jti (3)", { payload: { jti: undefined } }],
+    ["an empty jti (3)", { payload: { jti: "" } }],
+    ["a jti of 129 characters (3)", { payload: { jti: "j".repeat(129) } }],
+    ["a jti that is no string (3)", { payload: { jti: 5 } }],
+    ["a missing ath (3)", { payload: { ath: undefined } }],
+    ["another typ (4)", { header: { typ: "JWT" } }],
+    ["another algorithm (5)", { header: { alg: "ES384" }, key: p384.privateKey }],
+    ["a signature of another key than the header's (6)", { key: other.privateKey }],
+    ["a private key in the header (7)", { header: { jwk: privateKey.export({ format: "jwk" }) } }],
+    ["no key in the header (7)", { header: { jwk: undefined } }],
+    ["another method (8)", { payload: { htm: "GET" } }],
+    ["the method in lower case (8)", { payload: { htm: "post" } }],
+    ["another host (9)", { payload: { htu: "https://other.example/token-request" } }],
+    ["another path (9)", { payload: { htu: `${uri}/x` } }],
+    ["another scheme (9)", { payload: { htu: uri.replace("https", "http") } }],
+    ["no URI (9)", { payload: { htu: "token-request" } }],
+    ["an iat that is too old (11)", { payload: { iat: startMs / 1_000 - 61 } }],
+    ["an iat that is too far ahead (11)", { payload: { iat: startMs / 1_000 + 61 } }],
+    ["an iat that is no number (11)", { payload: { iat: "now" } }],
+    ["the hash of another result (12)", { payload: { ath: ath.replace(/^./, "!") } }],
+    [
+      "another key than the result confirms (12)",
+      { header: { jwk: jwkOf(other.publicKey) }, key: other.privateKey },
+    ],
+  ])("rejects %s", async (_name, change) => {
+    expect(await verifier()(await proof(change))).toBe(REFUSED);
+  });
+
+  it("rejects a replay as long as the proof could be fresh, at both ends of the window", async () => {
+    for (const iatOffset of [-60, 0, 60]) {
+      const verify = verifier();
+      const text = await proof({ payload: { iat: startMs / 1_000 + iatOffset } });
+      expect(await verify(text)).toBe(ACCEPTED);
+      for (let second = 0; second <= 180; second += 1) {
+        clock.nowMs = startMs + second * 1_000;
+        expect(await verify(text), `${iatOffset} ${second}`).toBe(REFUSED);
+      }
+    }
+  });
+
+  it("rejects a second proof with the same jti, not one of another key with it", async () => {
+    const verify = verifier();
+    const payload = { jti: "one" };
+    expect(await verify(await proof({ payload }))).toBe(ACCEPTED);
+    expect(await verify(await proof({ payload }))).toBe(REFUSED);
+    const theirs = { payload, header: { jwk: jwkOf(other.publicKey) }, key: other.privateKey };
+    expect(await verify(await proof(theirs), { jwk: jwkOf(other.publicKey) })).toBe(ACCEPTED);
+  });
+
+  it("remembers no more than it may, and forgets nothing for a new one", async () => {
+    const verify = verifier({ maxRemembered: 2 });
+    const first = await proof();
+    expect(await verify(first)).toBe(ACCEPTED);
+    expect(await verify(await proof())).toBe(ACCEPTED);
+    expect(await verify(await proof())).toBe(REFUSED);
+    expect(await verify(first)).toBe(REFUSED);
+    clock.nowMs += 121_000;
+    expect(await verify(await proof({ payload: { iat: clock.nowMs / 1_000 } }))).toBe(ACCEPTED);
+  });
+
+  it("does not remember a proof that it refused", async () => {
+    const verify = verifier({ maxRemembered: 1 });
+    expect(await verify(await proof({ payload: { htm: "GET", jti: "x" } }))).toBe(REFUSED);
+    expect(await verify(await proof({ payload: { jti: "x" } }))).toBe(ACCEPTED);
+  });
+});
+
+describe("the Authorization header", () => {
+  it("holds the result in the scheme DPoP, in any case", () => {
+    expect(parseDpopAuthorization("dpop  a.b.c ")).toBe("a.b.c");
+  });
+
+  it.each([
+    undefined,
+    "",
+    "Bearer a.b.c",
+    "DPoP",
+    "DPoP a b",
+    "DPoP a,b",
+    `DPoP ${"a".repeat(9_000)}`,
+  ])("rejects %s", (header) => {
+    expect(codeOf(() => parseDpopAuthorization(header))).toBe("ATTEST_RESULT_INVALID");
+  });
+});
