@@ -29,7 +29,7 @@ export interface TrustedRoots {
 export async function parseTrustedRoots(pem: string): Promise<TrustedRoots> {
   const anchors: ParsedCertificate[] = [];
   const intermediates: ParsedCertificate[] = [];
-  for (const der of decodeBlocks(pem)) {
+  for (const der of decodePemBlocks(pem)) {
     const certificate = parseCertificate(der, createOddityRows(ISSUER_ODDITIES));
     const list = (await isSelfSigned(certificate)) ? anchors : intermediates;
     // Manufacturers' collections repeat certificates under several file names.
@@ -45,7 +45,8 @@ async function isSelfSigned({ issuer, subject, pki }: ParsedCertificate): Promis
   return constantTimeEqual(issuer, subject) && (await isSignedBy(pki, pki));
 }
 
-function decodeBlocks(pem: string): Uint8Array[] {
+/** DER of each certificate. @throws `ATTEST_EK_CERTIFICATE_INVALID` */
+export function decodePemBlocks(pem: string): Uint8Array[] {
   if (pem.length > MAX_PEM_CHARACTERS) throw certificateInvalid("trusted roots: too large");
   const blocks = [...pem.matchAll(BLOCK)];
   // A damaged block must not vanish without a word: a root would be missing.
@@ -56,7 +57,8 @@ function decodeBlocks(pem: string): Uint8Array[] {
   return blocks.map(([, base64 = ""]) => decodeBase64(base64));
 }
 
-function decodeBase64(text: string): Uint8Array {
+/** Base64 with padding and white space as PEM and JOSE have it. @throws `ATTEST_EK_CERTIFICATE_INVALID` */
+export function decodeBase64(text: string): Uint8Array {
   const characters = text.replaceAll(/\s/g, "").replaceAll("+", "-").replaceAll("/", "_");
   try {
     return decodeBase64Url(characters.replace(/={1,2}$/, ""));
