@@ -3,7 +3,7 @@
  * runtime that supplies an engine. `attest/node/` is the engine of Node. Digests are synchronous since
  * every runtime has them so; what Web Crypto only offers as a promise may be one.
  */
-import type { HashName } from "./structures/constants.ts";
+import type { CurveName, HashName } from "./structures/constants.ts";
 
 type Awaitable<T> = T | Promise<T>;
 
@@ -38,7 +38,7 @@ export interface AttestCrypto {
    * @throws any error where the peer's point is not on the curve
    */
   ecdhWithEphemeral(
-    curve: "P-256" | "P-384",
+    curve: CurveName,
     peer: { readonly x: Uint8Array; readonly y: Uint8Array },
   ): Awaitable<EcdhResult>;
   /** False for anything that does not verify, also for keys and signatures that cannot be read. */

@@ -26,12 +26,8 @@ export {
   type TpmAttester,
   type TpmAttesterOptions,
 } from "./enrolment/tpm-attester.ts";
-export {
-  type AlgorithmPolicy,
-  checkAkPublic,
-  checkDeviceKeyPublic,
-  checkEkPublic,
-} from "./keys/roles.ts";
+export { checkEkPublic } from "./keys/ek-templates.ts";
+export { type AlgorithmPolicy, checkAkPublic, checkDeviceKeyPublic } from "./keys/roles.ts";
 export type { SignedAttest } from "./quote/signature.ts";
 export { type CertifyCheck, type VerifiedCertify, verifyCertify } from "./quote/verify-certify.ts";
 export {

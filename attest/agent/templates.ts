@@ -5,7 +5,7 @@
  * device come back after every start and nothing has to be stored.
  */
 import { decodeHex, encodeUtf8, isStileError } from "../../wire/index.ts";
-import { checkEkPublic } from "../keys/roles.ts";
+import { checkEkPublic } from "../keys/ek-templates.ts";
 import {
   curveRow,
   type CurveRow,
@@ -72,8 +72,8 @@ export function ekTemplate(
 export function isDefaultEk(publicArea: Uint8Array, algorithm: EkAlgorithm): boolean {
   try {
     const area = parseTpm2bPublic(publicArea);
-    checkEkPublic(area);
-    return area.type === (algorithm === "rsa" ? TPM_ALG_RSA : TPM_ALG_ECC);
+    // A high template has another policy, which this side does not satisfy.
+    return checkEkPublic(area) === (algorithm === "rsa" ? "L-1" : "L-2");
   } catch (error) {
     // Other software keeps keys of kinds that no EK has at persistent handles.
     if (isStileError(error)) return false;

@@ -1,17 +1,17 @@
 /**
- * What the public area of each key of the chain must look like (checklist A11, B1 to B5): attribute by
- * attribute, since a key with one attribute more or less is another kind of key.
- * TPM 2.0 Library Part 2 §8.3; TCG EK Credential Profile v2.5 Annex B.
+ * What the public areas of AK and device key must look like (checklist B1 to B5): attribute by attribute,
+ * since a key with one attribute more or less is another kind of key. TPM 2.0 Library Part 2 §8.3.
  */
-import { constantTimeEqual, decodeHex, StileError } from "../../wire/index.ts";
+import { StileError } from "../../wire/index.ts";
 import {
+  type CurveName,
+  type HashName,
   TPM_ALG_ECC,
   TPM_ALG_ECDSA,
   TPM_ALG_RSA,
   TPM_ALG_RSAPSS,
   TPM_ALG_RSASSA,
   TPMA_OBJECT_ADMINWITHPOLICY,
-  TPMA_OBJECT_DECRYPT,
   TPMA_OBJECT_FIXEDPARENT,
   TPMA_OBJECT_FIXEDTPM,
   TPMA_OBJECT_NODA,
@@ -21,7 +21,7 @@ import {
   TPMA_OBJECT_USERWITHAUTH,
 } from "../structures/constants.ts";
 import { checkUnique, type TpmtPublic } from "../structures/public.ts";
-import { DEFAULT_RSA_EXPONENT } from "../structures/spki.ts";
+import { hasDefaultExponent } from "./exponent.ts";
 import { hasRocaFingerprint } from "./roca.ts";
 
 /** Which algorithms are believed beyond the default; each is a named weakening. */
@@ -34,13 +34,6 @@ export interface AlgorithmPolicy {
 const GENERATED_HERE =
   TPMA_OBJECT_FIXEDTPM | TPMA_OBJECT_FIXEDPARENT | TPMA_OBJECT_SENSITIVEDATAORIGIN;
 
-/** EK profile B.3: fixed; userWithAuth is clear in templates L-1 and L-2. */
-const EK_ATTRIBUTES =
-  GENERATED_HERE | TPMA_OBJECT_ADMINWITHPOLICY | TPMA_OBJECT_RESTRICTED | TPMA_OBJECT_DECRYPT;
-/** EK profile B.2: PolicyA with SHA-256, PolicySecret(TPM_RH_ENDORSEMENT). */
-const EK_POLICY_A_SHA256: Uint8Array = decodeHex(
-  "837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa",
-);
 /** Attributes that say who may use a key, not what the key is: either value is fine on an AK. */
 const USAGE_ATTRIBUTES = TPMA_OBJECT_USERWITHAUTH | TPMA_OBJECT_ADMINWITHPOLICY | TPMA_OBJECT_NODA;
 
@@ -48,27 +41,6 @@ const USAGE_ATTRIBUTES = TPMA_OBJECT_USERWITHAUTH | TPMA_OBJECT_ADMINWITHPOLICY 
 const AK_ATTRIBUTES = GENERATED_HERE | TPMA_OBJECT_RESTRICTED | TPMA_OBJECT_SIGN_ENCRYPT;
 /** Device key: signs outside data. */
 const DEVICE_KEY_ATTRIBUTES = GENERATED_HERE | TPMA_OBJECT_SIGN_ENCRYPT;
-
-/**
- * The EK public area is one of the default templates L-1 (RSA-2048) and L-2 (P-256) (A11).
- * @throws `ATTEST_EK_TEMPLATE_INVALID`, `ATTEST_STRUCTURE_INVALID`
- */
-export function checkEkPublic(area: TpmtPublic): void {
-  checkUnique(area);
-  const isTemplate =
-    area.nameAlg.name === "sha256" &&
-    area.objectAttributes === EK_ATTRIBUTES &&
-    constantTimeEqual(area.authPolicy, EK_POLICY_A_SHA256) &&
-    area.symmetric?.keyBits === 128 &&
-    area.scheme === undefined &&
-    (area.type === TPM_ALG_RSA
-      ? area.keyBits === 2048 && hasDefaultExponent(area.exponent)
-      : area.curve.name === "P-256");
-  if (!isTemplate) {
-    const message = "EK public area: expected the TCG default template L-1 or L-2";
-    throw new StileError("ATTEST_EK_TEMPLATE_INVALID", message);
-  }
-}
 
 /**
  * The AK public area is that of a restricted signing key (B1 to B5, A10).
@@ -80,22 +52,50 @@ export function checkAkPublic(area: TpmtPublic, policy: AlgorithmPolicy): void {
   checkSigningKey(area, "AK", policy);
 }
 
+/** Signature algorithms of RFC 7518 §3.1 that a device key may be for. */
+export type DeviceKeyAlgorithm = "ES256" | "ES384" | "PS256" | "RS256";
+
+interface DeviceKeyRow {
+  readonly scheme: number;
+  readonly hash: HashName;
+  /** Undefined: RSA. */
+  readonly curve: CurveName | undefined;
+}
+
+const DEVICE_KEY_ROWS: Readonly<Record<DeviceKeyAlgorithm, DeviceKeyRow>> = {
+  ES256: { scheme: TPM_ALG_ECDSA, hash: "sha256", curve: "P-256" },
+  ES384: { scheme: TPM_ALG_ECDSA, hash: "sha384", curve: "P-384" },
+  PS256: { scheme: TPM_ALG_RSAPSS, hash: "sha256", curve: undefined },
+  RS256: { scheme: TPM_ALG_RSASSA, hash: "sha256", curve: undefined },
+};
+
 /**
- * The device key public area is that of an unrestricted ES256 signing key: P-256 with ECDSA and SHA-256,
- * or with no fixed scheme (B1 to B5, D9).
+ * The device key public area is that of an unrestricted signing key for one of the algorithms, with that
+ * scheme or with none fixed (B1 to B5, D9, A10).
+ * @param accepted in order of preference, for a key without a fixed scheme
+ * @returns the algorithm that the key is for
  * @throws as {@link checkAkPublic}
  */
-export function checkDeviceKeyPublic(area: TpmtPublic): void {
+export function checkDeviceKeyPublic(
+  area: TpmtPublic,
+  accepted: readonly DeviceKeyAlgorithm[] = ["ES256"],
+): DeviceKeyAlgorithm {
   checkAttributes(area, DEVICE_KEY_ATTRIBUTES, "device key");
   checkUnique(area);
+  const algorithm = accepted.find((name) => isKeyOf(area, DEVICE_KEY_ROWS[name]));
+  if (algorithm === undefined || area.nameAlg.name === "sha1" || area.symmetric !== undefined) {
+    throw notAllowed(`device key: expected one for ${accepted.join(" or ")}`);
+  }
+  checkRsa(area, "device key");
+  return algorithm;
+}
+
+function isKeyOf(area: TpmtPublic, row: DeviceKeyRow): boolean {
+  const curve = area.type === TPM_ALG_ECC ? area.curve.name : undefined;
   const { scheme } = area;
-  const isEs256 =
-    area.type === TPM_ALG_ECC &&
-    area.curve.name === "P-256" &&
-    area.nameAlg.name !== "sha1" &&
-    (scheme === undefined ||
-      (scheme.scheme === TPM_ALG_ECDSA && scheme.hashAlg?.name === "sha256"));
-  if (!isEs256) throw notAllowed("device key: expected ECDSA P-256 with SHA-256");
+  const fits =
+    scheme === undefined || (scheme.scheme === row.scheme && scheme.hashAlg?.name === row.hash);
+  return curve === row.curve && fits;
 }
 
 function checkAttributes(area: TpmtPublic, required: number, role: string): void {
@@ -116,16 +116,20 @@ function checkSigningKey(area: TpmtPublic, role: string, policy: AlgorithmPolicy
   }
   const isWeakHash = area.nameAlg.name === "sha1" || area.scheme.hashAlg?.name === "sha1";
   if (isWeakHash && !policy.allowSha1) throw notAllowed(`${role}: SHA-1 is not allowed`);
-  if (area.type === TPM_ALG_RSA && hasRocaFingerprint(area.unique)) {
-    throw new StileError("ATTEST_KEY_WEAK", `${role}: of a generator that is known to be weak`);
+  if (area.type === TPM_ALG_ECC && area.curve.name === "P-521") {
+    throw notAllowed(`${role}: expected P-256 or P-384`);
   }
-  if (area.type === TPM_ALG_RSA && (area.keyBits < 2048 || !hasDefaultExponent(area.exponent))) {
-    throw notAllowed(`${role}: expected RSA of 2048 bits or more with the exponent 65537`);
-  }
+  checkRsa(area, role);
 }
 
-function hasDefaultExponent(exponent: number): boolean {
-  return exponent === 0 || exponent === DEFAULT_RSA_EXPONENT;
+function checkRsa(area: TpmtPublic, role: string): void {
+  if (area.type !== TPM_ALG_RSA) return;
+  if (area.keyBits < 2048 || !hasDefaultExponent(area.exponent)) {
+    throw notAllowed(`${role}: expected RSA of 2048 bits or more with the exponent 65537`);
+  }
+  if (hasRocaFingerprint(area.unique)) {
+    throw new StileError("ATTEST_KEY_WEAK", `${role}: of a generator that is known to be weak`);
+  }
 }
 
 function notAllowed(message: string): StileError {

@@ -12,8 +12,13 @@ import {
 } from "node:crypto";
 import { concatBytes } from "../../wire/index.ts";
 import type { AttestCrypto, EcdhResult, SignatureCheck } from "../crypto.ts";
+import type { CurveName } from "../structures/constants.ts";
 
-const OPENSSL_CURVE = { "P-256": "prime256v1", "P-384": "secp384r1" } as const;
+const OPENSSL_CURVE = {
+  "P-256": "prime256v1",
+  "P-384": "secp384r1",
+  "P-521": "secp521r1",
+} as const;
 /** An uncompressed point (SEC 1 §2.3.3). */
 const UNCOMPRESSED = 0x04;
 
@@ -64,7 +69,7 @@ function verifyWith(key: KeyObject, check: SignatureCheck): boolean {
 }
 
 function ecdhWithEphemeral(
-  curve: "P-256" | "P-384",
+  curve: CurveName,
   peer: { readonly x: Uint8Array; readonly y: Uint8Array },
 ): EcdhResult {
   const ecdh = createECDH(OPENSSL_CURVE[curve]);

@@ -21,6 +21,7 @@ export const TPM_ALG_CFB = 0x0043;
 
 export const TPM_ECC_NIST_P256 = 0x0003;
 export const TPM_ECC_NIST_P384 = 0x0004;
+export const TPM_ECC_NIST_P521 = 0x0005;
 
 export const TPM_ST_ATTEST_CERTIFY = 0x8017;
 export const TPM_ST_ATTEST_QUOTE = 0x8018;
@@ -60,15 +61,19 @@ export function hashRow(alg: number): HashRow | undefined {
   return HASH_ROWS.find((row) => row.alg === alg);
 }
 
+/** A curve by the name that Web Crypto gives it. */
+export type CurveName = "P-256" | "P-384" | "P-521";
+
 export interface CurveRow {
   readonly curveId: number;
-  readonly name: "P-256" | "P-384";
+  readonly name: CurveName;
   readonly coordinateBytes: number;
 }
 
 export const CURVE_ROWS: readonly CurveRow[] = [
   { curveId: TPM_ECC_NIST_P256, name: "P-256", coordinateBytes: 32 },
   { curveId: TPM_ECC_NIST_P384, name: "P-384", coordinateBytes: 48 },
+  { curveId: TPM_ECC_NIST_P521, name: "P-521", coordinateBytes: 66 },
 ];
 
 /** The row of a TPM_ECC_CURVE, or undefined. */

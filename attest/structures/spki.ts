@@ -1,10 +1,9 @@
 /**
  * The public key of a public area as DER SubjectPublicKeyInfo (RFC 5280 §4.1.2.7, RFC 3279 §2.3.1,
  * RFC 5480 §2): the form in which keys are compared, hashed and handed to a crypto engine.
- * Whether an EC point is on its curve is found out by the engine that imports it (B4).
  */
 import { concatBytes } from "../../wire/index.ts";
-import { TPM_ALG_RSA } from "./constants.ts";
+import { type CurveName, TPM_ALG_RSA } from "./constants.ts";
 import { checkUnique, type TpmtPublic, type TpmtPublicEcc } from "./public.ts";
 
 /** The exponent that a public area spells 0 (Part 2 §12.2.3.5). */
@@ -38,6 +37,8 @@ const CURVE_OIDS = {
   "P-256": Uint8Array.of(0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07),
   /** 1.3.132.0.34 */
   "P-384": Uint8Array.of(0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22),
+  /** 1.3.132.0.35 */
+  "P-521": Uint8Array.of(0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23),
 } as const;
 
 /** id-Ed25519 1.3.101.112. */
@@ -62,7 +63,7 @@ export function encodeRsaSpki(modulus: Uint8Array, exponent: number): Uint8Array
 
 /** Coordinates of full length. */
 export function encodeEcSpki(
-  curve: "P-256" | "P-384",
+  curve: CurveName,
   x: Uint8Array,
   y: Uint8Array,
 ): Uint8Array<ArrayBuffer> {
