@@ -3,7 +3,9 @@
  * One form per key: the members of its type and no others, in the canonical order of CTAP 2.1 §8.
  * Whether an EC point is on its curve is found out by the engine that imports it (B4).
  */
+import { StileError } from "../../wire/index.ts";
 import type { SignatureScheme } from "../crypto.ts";
+import { hasRocaFingerprint } from "../keys/roca.ts";
 import type { HashName } from "../structures/constants.ts";
 import { encodeEcSpki, encodeEd25519Spki, encodeRsaSpki } from "../structures/spki.ts";
 import { bytesMember, type CborMap, cborInvalid } from "./cbor.ts";
@@ -59,7 +61,7 @@ const MAX_RSA_BYTES = 512;
 /** 65537: RFC 8230 §4 wants the shortest form. */
 const RSA_EXPONENT = 65_537;
 
-/** @throws `ATTEST_WEBAUTHN_CBOR_INVALID`, `ATTEST_ALGORITHM_NOT_ALLOWED` */
+/** @throws `ATTEST_WEBAUTHN_CBOR_INVALID`, `ATTEST_ALGORITHM_NOT_ALLOWED`, `ATTEST_KEY_WEAK` */
 export function readCoseKey(map: CborMap, allowSha1: boolean): CoseKey {
   const algorithm = coseAlgorithm(map.get(LABEL.alg), allowSha1);
   if (algorithm.scheme === "ECDSA") return readEc2(map, algorithm);
@@ -100,6 +102,10 @@ function readRsa(map: CborMap, algorithm: CoseAlgorithm): CoseKey {
     ((n.at(-1) ?? 0) & 1) === 1;
   const isDefault = e.length === 3 && e[0] === 1 && e[1] === 0 && e[2] === 1;
   if (!fits || !isDefault) throw algorithmNotAllowed("an RSA key of an unfit size or exponent");
+  // A10: Infineon's flawed generator was in TPMs and in U2F and FIDO2 devices alike.
+  if (hasRocaFingerprint(n)) {
+    throw new StileError("ATTEST_KEY_WEAK", "credentialPublicKey: has the ROCA fingerprint");
+  }
   return { algorithm, type: "rsa", spki: encodeRsaSpki(n, RSA_EXPONENT) };
 }
 

@@ -41,6 +41,8 @@ export interface WebAuthnPolicy {
   readonly metadata: "required" | "if-listed";
   /** Default `tee` and `strongbox`. */
   readonly androidSecurityLevels: readonly AndroidSecurityLevel[];
+  /** Whether Android's revocation list must be there (A9). Default "required". */
+  readonly androidRevocation: "required" | "if-given";
   /** `id:` and eight upper-case hexadecimal digits: vendors outside the TCG registry. Default none. */
   readonly unregisteredTpmVendors: readonly string[];
   /** What to do where a signature counter did not go up (F8). Default "refuse". */
@@ -59,6 +61,7 @@ export const DEFAULT_WEBAUTHN_POLICY: WebAuthnPolicy = {
   deniedAaguids: [],
   metadata: "if-listed",
   androidSecurityLevels: ["tee", "strongbox"],
+  androidRevocation: "required",
   unregisteredTpmVendors: [],
   counterRegression: "refuse",
 };
