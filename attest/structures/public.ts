@@ -19,6 +19,7 @@ import {
   TPM_ALG_RSAPSS,
   TPM_ALG_RSASSA,
 } from "./constants.ts";
+import { isOnCurve } from "./curve-point.ts";
 import { MAX_DIGEST_BYTES, readHashAlg } from "./fields.ts";
 
 /** RSA-4096: the largest key of the TCG profiles. */
@@ -125,7 +126,7 @@ function readEcc(reader: Reader, common: Common): TpmtPublicEcc {
   // TPMI_ECC_CURVE curveID
   const curve =
     curveRow(reader.u16("curveID")) ??
-    reader.fail("WIRE_VALUE_NOT_ALLOWED", "curveID", "expected P-256 or P-384", -2);
+    reader.fail("WIRE_VALUE_NOT_ALLOWED", "curveID", "expected P-256, P-384 or P-521", -2);
   // TPMT_KDF_SCHEME+ kdf: no profile in use names one
   if (reader.u16("kdf") !== TPM_ALG_NULL) {
     reader.fail("WIRE_VALUE_NOT_ALLOWED", "kdf", "expected TPM_ALG_NULL", -2);
@@ -189,18 +190,18 @@ export function encodeTpm2bPublic(area: TpmtPublicFields): Uint8Array<ArrayBuffe
   return new Writer().vec16(encodeTpmtPublic(area)).finish();
 }
 
-/** The key, if the area is of a key and not a template: sizes that match the parameters (B4, B5). */
+/** The key, if the area is of a key and not a template: sizes that match the parameters, points on the curve (B4, B5). */
 export function checkUnique(area: TpmtPublic): void {
   const fits =
     area.type === TPM_ALG_RSA
       ? area.unique.length * 8 === area.keyBits &&
         (area.unique[0] ?? 0) >= 0x80 &&
         ((area.unique.at(-1) ?? 0) & 1) === 1
-      : area.unique.x.length > 0 && area.unique.y.length > 0;
+      : isOnCurve(area.curve.name, area.unique);
   if (!fits) {
     throw new StileError(
       "ATTEST_STRUCTURE_INVALID",
-      "TPMT_PUBLIC.unique: does not fit its key size",
+      "TPMT_PUBLIC.unique: does not fit its key size or curve",
     );
   }
 }
