@@ -7,6 +7,7 @@ import type { AttestCrypto } from "../crypto.ts";
 import { parseTpmsAttestCertify } from "../structures/attest.ts";
 import { computeName } from "../structures/name.ts";
 import type { TpmtPublic } from "../structures/public.ts";
+import { checkQualifiedSigner } from "./qualified-signer.ts";
 import { type SignedAttest, verifyAttestSignature } from "./signature.ts";
 
 export interface CertifyCheck {
@@ -16,6 +17,10 @@ export interface CertifyCheck {
   readonly extraData: Uint8Array;
   /** The public area of the certified object, as received; its attributes are the caller's to check. */
   readonly certified: TpmtPublic;
+  /** Where the caller knows the AK's parent (D4). */
+  readonly akQualifiedName?: Uint8Array;
+  /** Where the caller knows the parent of the certified object. */
+  readonly certifiedQualifiedName?: Uint8Array;
   readonly crypto: AttestCrypto;
 }
 
@@ -35,8 +40,13 @@ export async function verifyCertify(check: CertifyCheck): Promise<VerifiedCertif
   if (!constantTimeEqual(certify.extraData, check.extraData)) {
     throw new StileError("ATTEST_NONCE_MISMATCH", "certify.extraData: expected the binding value");
   }
+  checkQualifiedSigner(certify.qualifiedSigner, check.akQualifiedName);
   if (!constantTimeEqual(certify.name, computeName(check.certified, check.crypto))) {
     throw new StileError("ATTEST_NAME_MISMATCH", "certify.name: is not that of the device key");
+  }
+  const expected = check.certifiedQualifiedName ?? certify.qualifiedName;
+  if (!constantTimeEqual(certify.qualifiedName, expected)) {
+    throw new StileError("ATTEST_NAME_MISMATCH", "certify.qualifiedName: the object is elsewhere");
   }
   return { kind: "verified-certify", certified: check.certified };
 }

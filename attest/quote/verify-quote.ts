@@ -5,8 +5,9 @@
  *  1. the AK's signature verifies over the received bytes (D1);
  *  2. the bytes are one TPMS_ATTEST that a TPM generated, of type quote, with nothing left over (D2, D10);
  *  3. extraData is the whole expected value (D3, D11);
- *  4. the PCR selection is the one that was asked for, byte for byte (D5);
- *  5. the supplied values are those PCRs, once each, in order, and hash to pcrDigest (D5, D6).
+ *  4. the signer is where the AK must be, if its parent is known (D4);
+ *  5. the PCR selection is the one that was asked for, byte for byte (D5);
+ *  6. the supplied values are those PCRs, once each, in order, and hash to pcrDigest (D5, D6).
  */
 import { concatBytes, constantTimeEqual, StileError } from "../../wire/index.ts";
 import type { AttestCrypto } from "../crypto.ts";
@@ -14,6 +15,7 @@ import type { HashName, HashRow } from "../structures/constants.ts";
 import { parseTpmsAttestQuote, type TpmsClockInfo } from "../structures/attest.ts";
 import { parseTpmlPcrSelection, type TpmlPcrSelection } from "../structures/pcr-selection.ts";
 import type { TpmtPublic } from "../structures/public.ts";
+import { checkQualifiedSigner } from "./qualified-signer.ts";
 import { type SignedAttest, verifyAttestSignature } from "./signature.ts";
 
 /** One PCR as the device says it is: hostile until the quote has been verified. */
@@ -32,6 +34,8 @@ export interface QuoteCheck {
   readonly pcrSelection: Uint8Array;
   /** In selection order: bank by bank, PCRs ascending. */
   readonly pcrValues: readonly PcrValue[];
+  /** Where the caller knows the AK's parent (D4). */
+  readonly akQualifiedName?: Uint8Array;
   readonly crypto: AttestCrypto;
 }
 
@@ -46,7 +50,7 @@ export interface VerifiedQuote {
 
 /**
  * @throws `ATTEST_SIGNATURE_INVALID`, `ATTEST_MAGIC_MISMATCH`, `ATTEST_TYPE_MISMATCH`,
- * `ATTEST_NONCE_MISMATCH`, `ATTEST_PCR_SELECTION_MISMATCH`, `ATTEST_PCR_DIGEST_MISMATCH`, `WIRE_*`
+ * `ATTEST_NONCE_MISMATCH`, `ATTEST_NAME_MISMATCH`, `ATTEST_PCR_SELECTION_MISMATCH`, `ATTEST_PCR_DIGEST_MISMATCH`, `WIRE_*`
  */
 export async function verifyQuote(check: QuoteCheck): Promise<VerifiedQuote> {
   const schemeHash = await verifyAttestSignature(check.ak, check.quote, check.crypto);
@@ -54,6 +58,7 @@ export async function verifyQuote(check: QuoteCheck): Promise<VerifiedQuote> {
   if (!constantTimeEqual(quote.extraData, check.extraData)) {
     throw new StileError("ATTEST_NONCE_MISMATCH", "quote.extraData: expected the binding value");
   }
+  checkQualifiedSigner(quote.qualifiedSigner, check.akQualifiedName);
   if (!constantTimeEqual(quote.pcrSelect.raw, check.pcrSelection)) {
     throw new StileError(
       "ATTEST_PCR_SELECTION_MISMATCH",

@@ -1,14 +1,16 @@
 /**
- * TPMS_ATTEST for quotes and certifications: TPM 2.0 Library Part 2 §10.12.
+ * TPMS_ATTEST for quotes, certifications and creations: TPM 2.0 Library Part 2 §10.12.
  * Parsed only after the signature over the received bytes has been verified; see `attest/quote`.
  */
 import { Reader } from "../../wire/index.ts";
-import { TPM_GENERATED_VALUE, TPM_ST_ATTEST_CERTIFY, TPM_ST_ATTEST_QUOTE } from "./constants.ts";
-import { MAX_DIGEST_BYTES, MAX_NAME_BYTES, readYesNo } from "./fields.ts";
+import {
+  TPM_GENERATED_VALUE,
+  TPM_ST_ATTEST_CERTIFY,
+  TPM_ST_ATTEST_CREATION,
+  TPM_ST_ATTEST_QUOTE,
+} from "./constants.ts";
+import { MAX_DATA_BYTES, MAX_DIGEST_BYTES, MAX_NAME_BYTES, readYesNo } from "./fields.ts";
 import { readTpmlPcrSelection, type TpmlPcrSelection } from "./pcr-selection.ts";
-
-/** TPM2B_DATA (§10.4.3): as large as a TPMT_HA, a hash identifier and the largest digest. */
-const MAX_DATA_BYTES = 2 + MAX_DIGEST_BYTES;
 
 /** TPMS_CLOCK_INFO (§10.11.1). */
 export interface TpmsClockInfo {
@@ -39,6 +41,12 @@ export interface TpmsAttestCertify extends TpmsAttestCommon {
   readonly qualifiedName: Uint8Array;
 }
 
+export interface TpmsAttestCreation extends TpmsAttestCommon {
+  readonly type: typeof TPM_ST_ATTEST_CREATION;
+  readonly objectName: Uint8Array;
+  readonly creationHash: Uint8Array;
+}
+
 /** A whole TPMS_ATTEST of type quote. @throws `WIRE_*`, `ATTEST_MAGIC_MISMATCH`, `ATTEST_TYPE_MISMATCH` */
 export function parseTpmsAttestQuote(bytes: Uint8Array): TpmsAttestQuote {
   const reader = new Reader(bytes, "TPMS_ATTEST");
@@ -59,6 +67,17 @@ export function parseTpmsAttestCertify(bytes: Uint8Array): TpmsAttestCertify {
   const qualifiedName = reader.vec16("qualifiedName", 1, MAX_NAME_BYTES);
   reader.end();
   return { ...common, type: TPM_ST_ATTEST_CERTIFY, name, qualifiedName };
+}
+
+/** A whole TPMS_ATTEST of type creation. @throws as {@link parseTpmsAttestQuote} */
+export function parseTpmsAttestCreation(bytes: Uint8Array): TpmsAttestCreation {
+  const reader = new Reader(bytes, "TPMS_ATTEST");
+  const common = readCommon(reader, bytes, TPM_ST_ATTEST_CREATION);
+  // TPMS_CREATION_INFO (§10.12.6)
+  const objectName = reader.vec16("objectName", 1, MAX_NAME_BYTES);
+  const creationHash = reader.vec16("creationHash", 1, MAX_DIGEST_BYTES);
+  reader.end();
+  return { ...common, type: TPM_ST_ATTEST_CREATION, objectName, creationHash };
 }
 
 function readCommon(reader: Reader, raw: Uint8Array, type: number): TpmsAttestCommon {

@@ -25,6 +25,13 @@ export const TPM_ECC_NIST_P521 = 0x0005;
 
 export const TPM_ST_ATTEST_CERTIFY = 0x8017;
 export const TPM_ST_ATTEST_QUOTE = 0x8018;
+export const TPM_ST_ATTEST_CREATION = 0x801a;
+
+/** Part 2 §7.4 (TPM_RH): the Name of a hierarchy is its handle. */
+export const TPM_RH_OWNER = 0x4000_0001;
+export const TPM_RH_NULL = 0x4000_0007;
+export const TPM_RH_ENDORSEMENT = 0x4000_000b;
+export const TPM_RH_PLATFORM = 0x4000_000c;
 
 /** Part 2 §6.2: "\xffTCG". No structure that a TPM signs for outside data begins with it. */
 export const TPM_GENERATED_VALUE = 0xff54_4347;

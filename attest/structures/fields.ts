@@ -7,6 +7,9 @@ export const MAX_DIGEST_BYTES = 64;
 /** TPM2B_NAME: a nameAlg (2 bytes) and a digest (64), or a 4-byte handle. */
 export const MAX_NAME_BYTES = 66;
 
+/** TPM2B_DATA (§10.4.3): as large as a TPMT_HA, a hash identifier and the largest digest. */
+export const MAX_DATA_BYTES: number = 2 + MAX_DIGEST_BYTES;
+
 /** TPMI_ALG_HASH. @throws `WIRE_VALUE_NOT_ALLOWED` */
 export function readHashAlg(reader: Reader, field: string): HashRow {
   const row = hashRow(reader.u16(field));

@@ -29,11 +29,11 @@ export function parseTpmlPcrSelection(bytes: Uint8Array): TpmlPcrSelection {
   return selection;
 }
 
-/** @throws `WIRE_*` */
-export function readTpmlPcrSelection(reader: Reader): TpmlPcrSelection {
+/** @param minBanks 0 where a selection of nothing is meant, as at creation @throws `WIRE_*` */
+export function readTpmlPcrSelection(reader: Reader, minBanks = 1): TpmlPcrSelection {
   const start = reader.offset;
   // UINT32 count: at most one entry per known hash
-  const count = reader.count32("pcrSelections.count", 1, HASH_ROWS.length);
+  const count = reader.count32("pcrSelections.count", minBanks, HASH_ROWS.length);
   const banks: TpmsPcrSelection[] = [];
   for (let i = 0; i < count; i += 1) {
     const hash = readHashAlg(reader, "pcrSelections.hash");
