@@ -73,7 +73,8 @@ describe("an upstream with as many requests as it may have", () => {
     });
     const socket = await open(edge.port);
     socket.write(GET.repeat(3));
-    while (edge.codes.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    while (edge.codes.length === 0 || held.length < 2)
+      await new Promise((resolve) => setTimeout(resolve, 5));
     expect(edge.codes).toStrictEqual(["TLS_UPSTREAM_BUSY"]);
     expect(held).toHaveLength(2);
     for (const response of held.splice(0)) response.end("late");
