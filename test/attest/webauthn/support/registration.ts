@@ -26,6 +26,8 @@ export function encodeCbor(value: unknown): Uint8Array {
 }
 
 export function pemOf(der: Uint8Array): string {
-  const base64 = Buffer.from(der).toString("base64");
+  const base64 = Buffer.from(der)
+    .toString("base64")
+    .replaceAll(/(.{64})(?=.)/g, "$1\n");
   return `-----BEGIN CERTIFICATE-----\n${base64}\n-----END CERTIFICATE-----\n`;
 }
