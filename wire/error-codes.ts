@@ -43,6 +43,8 @@ export const ERROR_CODES = {
   ATTEST_PCR_DIGEST_MISMATCH: "the PCR values do not hash to the quoted digest",
   ATTEST_NAME_MISMATCH: "a Name is not that of the public area it should belong to",
   ATTEST_POLICY_REFUSED: "the evidence is valid but the appraisal policy refuses it",
+  ATTEST_EVENT_LOG_INVALID: "an event log is malformed or contradicts itself",
+  ATTEST_EVENT_LOG_MISMATCH: "an event log does not replay to the quoted PCR values",
   ATTEST_RESULT_INVALID:
     "an attestation result is malformed, forged, expired or for another audience",
   ATTEST_PROOF_INVALID: "a DPoP proof is malformed, stale, replayed or made with another key",

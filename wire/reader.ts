@@ -1,5 +1,6 @@
 /**
- * Reads big-endian structures (TPM 2.0 Library Part 1 §"Data types", RFC 8446 §3) from hostile bytes.
+ * Reads big-endian structures (TPM 2.0 Library Part 1 §"Data types", RFC 8446 §3), and little-endian ones
+ * (TCG PC Client event logs, UEFI) by the methods that say so, from hostile bytes.
  * This is the only code that touches offsets: each read names its field and checks the length first.
  * Byte strings are returned as views of the input, never copies; the input must not be changed while
  * parsed values are in use. It decodes no text and knows no structure.
@@ -63,6 +64,23 @@ export class Reader {
     return value;
   }
 
+  /** An unsigned little-endian 16-bit integer. @throws `WIRE_TOO_SHORT` */
+  u16le(field: string): number {
+    return this.#uintLe(field, 2);
+  }
+
+  /** An unsigned little-endian 32-bit integer. @throws `WIRE_TOO_SHORT` */
+  u32le(field: string): number {
+    return this.#uintLe(field, 4);
+  }
+
+  /** An unsigned little-endian 64-bit integer. @throws `WIRE_TOO_SHORT` */
+  u64le(field: string): bigint {
+    let value = 0n;
+    for (const byte of this.bytes(field, 8).toReversed()) value = (value << 8n) | BigInt(byte);
+    return value;
+  }
+
   /** A byte string behind an 8-bit length. @throws `WIRE_TOO_SHORT`, `WIRE_LENGTH_OUT_OF_BOUNDS` */
   vec8(field: string, min: number, max: number): Uint8Array {
     return this.#vector(field, 1, min, max);
@@ -71,6 +89,20 @@ export class Reader {
   /** A byte string behind a 16-bit length. @throws `WIRE_TOO_SHORT`, `WIRE_LENGTH_OUT_OF_BOUNDS` */
   vec16(field: string, min: number, max: number): Uint8Array {
     return this.#vector(field, 2, min, max);
+  }
+
+  /** A byte string behind a little-endian 32-bit length. @throws as {@link vec16} */
+  vec32le(field: string, min: number, max: number): Uint8Array {
+    const length = this.u32le(field);
+    this.#checkBounds(field, length, min, max, 4);
+    return this.bytes(field, length);
+  }
+
+  /** A little-endian 32-bit list count within bounds. @throws as {@link count32} */
+  count32le(field: string, min: number, max: number): number {
+    const count = this.u32le(field);
+    this.#checkBounds(field, count, min, max, 4);
+    return count;
   }
 
   /** A 32-bit list count within bounds. @throws `WIRE_TOO_SHORT`, `WIRE_LENGTH_OUT_OF_BOUNDS` */
@@ -132,6 +164,10 @@ export class Reader {
     let value = 0;
     for (const byte of this.bytes(field, width)) value = value * 256 + byte;
     return value;
+  }
+
+  #uintLe(field: string, width: 2 | 4): number {
+    return this.bytes(field, width).reduceRight((value, byte) => value * 256 + byte, 0);
   }
 
   #vector(field: string, width: 1 | 2, min: number, max: number): Uint8Array {
