@@ -1,4 +1,10 @@
 /** EK certificates: chain to a manufacturer, profile and key. */
+export {
+  type BundledManufacturer,
+  type BundlePin,
+  type ManufacturerBundle,
+  parseManufacturerBundle,
+} from "./bundle.ts";
 export { parseRevocationLists, type RevocationList } from "./crl.ts";
 export { type DenyRows, denyRowsOf, parseDenyList } from "./deny-list.ts";
 export {

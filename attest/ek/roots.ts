@@ -13,13 +13,18 @@ import { isSignedBy } from "./path.ts";
 const MAX_ROOT_CERTIFICATES = 4096;
 const MAX_PEM_CHARACTERS = 16 * 1024 * 1024;
 /** The operator vouches for these bytes, so faults of encoding that issuers have are taken from them. */
-const ISSUER_ODDITIES: readonly EkCertificateOddity[] = ["set-of-order", "padded-serial-number"];
+export const ISSUER_ODDITIES: readonly EkCertificateOddity[] = [
+  "set-of-order",
+  "padded-serial-number",
+];
 const BOUNDARY = /-----(?:BEGIN|END) [A-Z0-9 ]+-----/g;
 const BLOCK = /-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----/g;
 
 export interface TrustedRoots {
   readonly anchors: readonly ParsedCertificate[];
   readonly intermediates: readonly ParsedCertificate[];
+  /** Whether this anchor may vouch for TPMs of this vendor (`id:XXXXXXXX`); any, where it is absent. */
+  readonly isFor?: (anchor: ParsedCertificate, vendorId: string) => boolean;
 }
 
 /**

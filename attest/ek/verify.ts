@@ -9,7 +9,7 @@ import { readCertifiedKey } from "./algorithms.ts";
 import { MAX_CERTIFICATE_BYTES, parseCertificate, type ParsedCertificate } from "./certificate.ts";
 import { checkLeaf, TCG_KP_EK_CERTIFICATE } from "./checks.ts";
 import { readFirstDer } from "./der.ts";
-import { certificateInvalid } from "./errors.ts";
+import { certificateInvalid, chainUntrusted } from "./errors.ts";
 import { KEY_USAGE, readExtKeyUsage, readKeyUsage } from "./extensions.ts";
 import {
   createOddityRows,
@@ -81,6 +81,7 @@ async function verifyUnder(
   const path = await findPath(leaf, intermediates, roots, atMs);
   checkPurpose(leaf, ekKeyType);
   const identity = readTpmIdentity(leaf);
+  checkAnchor(path, roots, identity);
   const spki = checkKey(leaf, options);
   for (const certificate of path) checkStrength(certificate);
   const revocation = await checkRevocation(path, options.revocation, atMs);
@@ -134,6 +135,18 @@ function withoutPadding(der: Uint8Array, rows: OddityRows): Uint8Array {
 function isPadding(bytes: Uint8Array): boolean {
   const [first] = bytes;
   return (first === 0x00 || first === 0xff) && bytes.every((byte) => byte === first);
+}
+
+/** One vendor's CA, or its thief, must not make TPMs of another vendor. */
+function checkAnchor(
+  path: readonly ParsedCertificate[],
+  roots: TrustedRoots,
+  { manufacturer }: TpmIdentity,
+): void {
+  const anchor = path.at(-1);
+  if (anchor !== undefined && roots.isFor?.(anchor, manufacturer) === false) {
+    throw chainUntrusted("the root is not for this manufacturer");
+  }
 }
 
 /** A weak key of an issuer lets anybody make EK certificates (A10). */
