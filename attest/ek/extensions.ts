@@ -17,6 +17,7 @@ import {
 import { certificateInvalid } from "./errors.ts";
 
 export const EXTENSION = {
+  subjectDirectoryAttributes: "2.5.29.9",
   keyUsage: "2.5.29.15",
   subjectAltName: "2.5.29.17",
   basicConstraints: "2.5.29.19",

@@ -1,32 +1,21 @@
 /** EK certificates: chain to a manufacturer, profile and key. */
-export {
-  type BundledManufacturer,
-  type BundlePin,
-  type ManufacturerBundle,
-  parseManufacturerBundle,
-} from "./bundle.ts";
+export { type ManufacturerBundle, parseManufacturerBundle } from "./bundle.ts";
 export { parseRevocationLists, type RevocationList } from "./crl.ts";
-export { type DenyRows, denyRowsOf, parseDenyList } from "./deny-list.ts";
+export { denyRowsOf, parseDenyList } from "./deny-list.ts";
 export {
   checkFirmware,
   exactVersion,
   type FirmwareFinding,
   type FirmwarePolicy,
-  type FirmwareVersion,
   parseTpmVersion,
   type TpmFirmware,
 } from "./firmware.ts";
 export { EK_CERTIFICATE_ODDITIES, type EkCertificateOddity } from "./oddities.ts";
-export type {
-  DeniedCertificate,
-  DenyList,
-  RevocationPolicy,
-  RevocationStatus,
-} from "./revocation.ts";
+export type { RevocationPolicy } from "./revocation.ts";
 export { parseTrustedRoots, type TrustedRoots } from "./roots.ts";
 export {
   type VerifiedEkCertificate,
   verifyEkCertificate,
   type VerifyEkCertificateOptions,
 } from "./verify.ts";
-export { VULNERABLE_FIRMWARE, type VulnerableFirmware } from "./vulnerable-firmware.ts";
+export { VULNERABLE_FIRMWARE } from "./vulnerable-firmware.ts";

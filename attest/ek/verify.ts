@@ -21,6 +21,7 @@ import { findPath, MAX_PATH_LENGTH } from "./path.ts";
 import { checkRevocation, type RevocationPolicy, type RevocationStatus } from "./revocation.ts";
 import type { TrustedRoots } from "./roots.ts";
 import { readTpmIdentity, type TpmIdentity } from "./tpm-identity.ts";
+import { readTpmSpecification, type TpmSpecification } from "./tpm-specification.ts";
 
 export interface VerifyEkCertificateOptions {
   /** DER: the EK certificate, then intermediates in any order, 5 at most. Hostile. */
@@ -44,6 +45,8 @@ export interface VerifiedEkCertificate extends TpmIdentity {
   /** The rows that the certificates of the path needed, in the table's order. */
   readonly oddities: readonly EkCertificateOddity[];
   readonly revocation: RevocationStatus;
+  /** Undefined where the certificate does not say. */
+  readonly specification: TpmSpecification | undefined;
 }
 
 /**
@@ -81,11 +84,19 @@ async function verifyUnder(
   const path = await findPath(leaf, intermediates, roots, atMs);
   checkPurpose(leaf, ekKeyType);
   const identity = readTpmIdentity(leaf);
+  const specification = readTpmSpecification(leaf);
   checkAnchor(path, roots, identity);
   const spki = checkKey(leaf, options);
   for (const certificate of path) checkStrength(certificate);
   const revocation = await checkRevocation(path, options.revocation, atMs);
-  return { ...identity, spki, subjectKeyType: ekKeyType, oddities: odditiesOf(path), revocation };
+  return {
+    ...identity,
+    spki,
+    subjectKeyType: ekKeyType,
+    oddities: odditiesOf(path),
+    revocation,
+    specification,
+  };
 }
 
 function odditiesOf(path: readonly ParsedCertificate[]): EkCertificateOddity[] {

@@ -85,6 +85,7 @@ describe("an EK certificate that follows the profile", () => {
       subjectKeyType: "ecc",
       oddities: [],
       revocation: "not-checked",
+      specification: undefined,
     });
     expect(ca.accepts(leaf, [intermediate], root, AT_MS)).toBe(true);
   });

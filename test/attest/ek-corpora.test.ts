@@ -4,12 +4,15 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import {
+  checkFirmware,
   EK_CERTIFICATE_ODDITIES,
   type EkCertificateOddity,
+  parseTpmVersion,
   parseTrustedRoots,
   verifyEkCertificate,
 } from "../../attest/ek/index.ts";
 import { isStileError } from "../../wire/index.ts";
+import { codeOf } from "../support/reject.ts";
 import { readSharedJson, sharedDir, sharedMissing } from "../support/shared.ts";
 
 const AT_MS = Date.UTC(2024, 0, 1);
@@ -86,6 +89,22 @@ async function judge(der: Uint8Array, acceptOddities: readonly EkCertificateOddi
 }
 
 describe.skipIf(sharedMissing)("ek-certs", () => {
+  it("A10: refuses the firmware that ST's sample was made with, TPM-FAIL's 73.4, for ECC keys", async () => {
+    const sample = samples.find(({ name }) => name === "st_sha256_with_rsa_der");
+    const verified = await judge(new Uint8Array(Buffer.from(sample?.der ?? "", "base64")), [
+      "nv-index-padding",
+    ]);
+    if (isStileError(verified)) expect.unreachable(verified.message);
+    const { manufacturer } = verified;
+    const version = parseTpmVersion(verified.version);
+    const judgeFor = (type: "rsa" | "ecc"): string =>
+      codeOf(() =>
+        checkFirmware({ manufacturer, version, keyTypes: [type] }, { refuse: "affected" }),
+      );
+    expect(judgeFor("ecc")).toBe("ATTEST_FIRMWARE_REFUSED");
+    expect(judgeFor("rsa")).toBe("nothing was thrown");
+  });
+
   it("has a verdict for each sample", () => {
     expect(samples.map(({ name }) => name).toSorted()).toStrictEqual(
       Object.keys(VERDICTS).toSorted(),
@@ -99,7 +118,10 @@ describe.skipIf(sharedMissing)("ek-certs", () => {
     const tolerant = await judge(der, ALL_ROWS);
     expect(strict).toBeInstanceOf(Error);
     if (verdict.startsWith("accepted with ")) {
-      expect(tolerant).toMatchObject({ oddities: [verdict.slice("accepted with ".length)] });
+      expect(tolerant).toMatchObject({
+        oddities: [verdict.slice("accepted with ".length)],
+        specification: { family: "2.0", level: 0, revision: 116 },
+      });
       return;
     }
     if (!isStileError(tolerant)) expect.unreachable(`${name} was accepted`);

@@ -121,6 +121,41 @@ describe("the rows", () => {
   });
 });
 
+/** TPMSpecification: family, level 0, revision. */
+const specification = (family: string, revision: string): Uint8Array =>
+  seq(
+    decodeHex("06056781050210"),
+    set(seq(utf8(family), decodeHex("020100"), decodeHex(revision))),
+  );
+
+describe("tpmSpecification", () => {
+  const judge = (...attributes: readonly Uint8Array[]): Promise<VerifiedEkCertificate> =>
+    verify({ der: plain.issue(ECC, { directoryAttributes: seq(...attributes) }) }, ALL_ROWS);
+
+  it("is reported, beside attributes that say nothing of the TPM", async () => {
+    const other = seq(decodeHex("060355040a"), set(utf8("ST")));
+    const verified = await judge(other, specification("2.0", "0202009f"));
+    expect(verified.specification).toStrictEqual({ family: "2.0", level: 0, revision: 159 });
+    expect((await judge(other)).specification).toBeUndefined();
+  });
+
+  it("A6, A7: refuses the EK certificate of a TPM 1.2, and two or malformed specifications", async () => {
+    const good = specification("2.0", "020174");
+    const refused: readonly (readonly Uint8Array[])[] = [
+      [specification("1.2", "020174")],
+      [specification("2.00", "020174")],
+      [good, good],
+      [specification("2.0", "0201ff")],
+      [seq(decodeHex("06056781050210"))],
+      [seq(decodeHex("06056781050210"), set())],
+      [seq(decodeHex("06056781050210"), set(seq(utf8("2.0"))))],
+    ];
+    for (const attributes of refused)
+      expect(await codeOfAsync(() => judge(...attributes))).toBe(INVALID);
+    expect((await judge(good)).specification?.revision).toBe(116);
+  });
+});
+
 describe("what no row excuses", () => {
   const refused: readonly [string, Uint8Array][] = [
     ["A6: refuses another extKeyUsage", plain.issue(ECC, { extKeyUsage: "other" })],

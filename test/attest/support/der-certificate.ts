@@ -50,6 +50,8 @@ export interface OddLeaf {
   readonly manufacturer?: string;
   readonly model?: string;
   readonly version?: string;
+  /** Value of subjectDirectoryAttributes. */
+  readonly directoryAttributes?: Der;
   readonly keyUsage?: "keyAgreement" | "keyEncipherment";
 }
 
@@ -107,6 +109,9 @@ function leafFields(spki: Der, rootName: Der, odd: OddLeaf): Der[] {
         extension("0603551d13", seq(), TRUE),
         extension("0603551d0f", hex(usage), TRUE),
         ...(purpose === "absent" ? [] : [extension("0603551d25", seq(hex(PURPOSES[purpose])))]),
+        ...(odd.directoryAttributes === undefined
+          ? []
+          : [extension("0603551d09", odd.directoryAttributes)]),
         extension("0603551d11", names, ...(odd.sanCritical === false ? [] : [TRUE])),
       ),
     ),
