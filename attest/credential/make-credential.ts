@@ -18,7 +18,7 @@ export interface MakeCredentialOptions {
   readonly ek: TpmtPublic;
   /** Name of the object to be activated. */
   readonly name: Uint8Array;
-  /** 1 byte up to the size of the EK's nameAlg digest. */
+  /** From a CSPRNG; 16 bytes (C2) up to the size of the EK's nameAlg digest, which is all that the TPM gives back. */
   readonly secret: Uint8Array;
 }
 
@@ -29,6 +29,7 @@ export interface MadeCredential {
   readonly encryptedSecret: Uint8Array;
 }
 
+const MIN_SECRET_BYTES = 16;
 const EMPTY = new Uint8Array();
 /** The label goes into OAEP with its terminating zero (Part 1 B.10.3). */
 const OAEP_LABEL: Uint8Array = Uint8Array.from("IDENTITY\0", (letter) => letter.charCodeAt(0));
@@ -36,8 +37,8 @@ const OAEP_LABEL: Uint8Array = Uint8Array.from("IDENTITY\0", (letter) => letter.
 /** @throws `ATTEST_STRUCTURE_INVALID` where the EK cannot be encrypted to; RangeError for the secret */
 export async function makeCredential(options: MakeCredentialOptions): Promise<MadeCredential> {
   const { crypto, ek, secret } = options;
-  if (secret.length < 1 || secret.length > ek.nameAlg.digestBytes) {
-    throw new RangeError("secret: expected at most the size of the EK's nameAlg digest");
+  if (secret.length < MIN_SECRET_BYTES || secret.length > ek.nameAlg.digestBytes) {
+    throw new RangeError("secret: expected 16 bytes up to the size of the EK's nameAlg digest");
   }
   if (ek.symmetric === undefined) throw unusable("expected a symmetric cipher");
   const { seed, encryptedSecret } = await shareSeed(options);

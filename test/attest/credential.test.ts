@@ -20,7 +20,7 @@ const vectors = (name: string): Record<string, string & number>[] =>
   readSharedJson(`corpora/tpm-structures/${name}.json`) as Record<string, string & number>[];
 
 describe.skipIf(sharedMissing)("key derivation, go-tpm's vectors", () => {
-  it("KDFa gives the reference values", () => {
+  it("C1: KDFa gives the reference values", () => {
     const all = vectors("kdfa");
     expect(all.length).toBe(100);
     for (const v of all) {
@@ -30,7 +30,7 @@ describe.skipIf(sharedMissing)("key derivation, go-tpm's vectors", () => {
     }
   });
 
-  it("KDFe gives the reference values", () => {
+  it("C1: KDFe gives the reference values", () => {
     const all = vectors("kdfe");
     expect(all.length).toBe(100);
     for (const v of all) {
@@ -42,7 +42,7 @@ describe.skipIf(sharedMissing)("key derivation, go-tpm's vectors", () => {
 });
 
 describe.skipIf(sharedMissing)("shared seeds, go-tpm's vectors", () => {
-  it("the ECC seed of the label IDENTITY is KDFe over one-pass ECDH", () => {
+  it("C1: the ECC seed of the label IDENTITY is KDFe over one-pass ECDH", () => {
     let seen = 0;
     for (const v of vectors("ecc_labeled_encaps")) {
       const area = areaOf(v["PublicKey"]!);
@@ -66,7 +66,7 @@ describe.skipIf(sharedMissing)("shared seeds, go-tpm's vectors", () => {
     expect(seen).toBeGreaterThan(5);
   });
 
-  it("the OAEP encoding and its label are those of the reference", () => {
+  it("C1: the OAEP encoding and its label are those of the reference", () => {
     let seen = 0;
     for (const v of vectors("rsa_labeled_encaps")) {
       const area = areaOf(v["PublicKey"]!);
@@ -93,7 +93,7 @@ describe.skipIf(sharedMissing)("shared seeds, go-tpm's vectors", () => {
 describe("makeCredential", () => {
   const random = (length: number): Uint8Array => new Uint8Array(length).fill(7);
 
-  it("rejects a point that is not on the curve", async () => {
+  it("B4: refuses a point that is not on the curve", async () => {
     const ek = parseTpmtPublic(
       decodeHex(
         `0023000b000300b20020837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa` +

@@ -157,86 +157,118 @@ const NOT_ALLOWED = "ATTEST_ALGORITHM_NOT_ALLOWED";
 
 describe("the profile of the EK certificate", () => {
   const cases: readonly [string, readonly string[], "openssl refuses too" | "openssl accepts"][] = [
-    ["no extensions but a name", [SAN], "openssl accepts"],
-    ["no EKU", without(LEAF, "extendedKeyUsage"), "openssl accepts"],
-    ["another EKU", replaced(LEAF, "extendedKeyUsage=2.23.133.8.3"), "openssl accepts"],
-    ["no subjectAltName", without(LEAF, "subjectAltName"), "openssl refuses too"],
-    ["no keyUsage", without(LEAF, "keyUsage"), "openssl accepts"],
-    ["a keyUsage of the other key type", replaced(LEAF, RSA_USAGE), "openssl accepts"],
-    ["CA true", replaced(LEAF, "basicConstraints=critical,CA:TRUE"), "openssl refuses too"],
+    ["A6: refuses no extensions but a name", [SAN], "openssl accepts"],
+    ["A6: refuses no EKU", without(LEAF, "extendedKeyUsage"), "openssl accepts"],
+    ["A6: refuses another EKU", replaced(LEAF, "extendedKeyUsage=2.23.133.8.3"), "openssl accepts"],
+    ["A7: refuses no subjectAltName", without(LEAF, "subjectAltName"), "openssl refuses too"],
+    ["A6: refuses no keyUsage", without(LEAF, "keyUsage"), "openssl accepts"],
+    ["A6: refuses a keyUsage of the other key type", replaced(LEAF, RSA_USAGE), "openssl accepts"],
     [
-      "keyCertSign",
+      "A3: refuses CA true",
+      replaced(LEAF, "basicConstraints=critical,CA:TRUE"),
+      "openssl refuses too",
+    ],
+    [
+      "A3: refuses keyCertSign",
       replaced(LEAF, "keyUsage=critical,keyAgreement,keyCertSign"),
       "openssl refuses too",
     ],
     [
-      "subjectAltName not critical",
+      "A7: refuses subjectAltName not critical",
       replaced(LEAF, "subjectAltName=dirName:tpm"),
       "openssl refuses too",
     ],
     [
-      "a subjectAltName of another kind",
+      "A7: refuses a subjectAltName of another kind",
       replaced(LEAF, "subjectAltName=critical,DNS:a.example"),
       "openssl accepts",
     ],
     [
-      "a manufacturer twice",
+      "A7: refuses a manufacturer twice",
       replaced(LEAF, "subjectAltName=critical,dirName:tpm_twice"),
       "openssl accepts",
     ],
     [
-      "a manufacturer without id:",
+      "A7: refuses a manufacturer without id:",
       replaced(LEAF, "subjectAltName=critical,dirName:tpm_bare_vendor"),
       "openssl accepts",
     ],
-    ["no model", replaced(LEAF, "subjectAltName=critical,dirName:tpm_no_model"), "openssl accepts"],
     [
-      "a model that is too long",
+      "A7: refuses no model",
+      replaced(LEAF, "subjectAltName=critical,dirName:tpm_no_model"),
+      "openssl accepts",
+    ],
+    [
+      "A7: refuses a model that is too long",
       replaced(LEAF, "subjectAltName=critical,dirName:tpm_long_model"),
       "openssl accepts",
     ],
     [
-      "a name that says nothing of a TPM",
+      "A7: refuses a name that says nothing of a TPM",
       replaced(LEAF, "subjectAltName=critical,dirName:common_name"),
       "openssl accepts",
     ],
-    ["an unknown critical extension", [...LEAF, UNKNOWN_CRITICAL], "openssl refuses too"],
+    [
+      "A4: refuses an unknown critical extension",
+      [...LEAF, UNKNOWN_CRITICAL],
+      "openssl refuses too",
+    ],
   ];
-  it.each(cases)("rejects %s", async (_name, extensions, openssl) => {
+  it.each(cases)("%s", async (_name, extensions, openssl) => {
     const leaf = issueLeaf({ extensions });
     expect(await codeOfAsync(() => verify(leaf))).toBe(INVALID);
     expect(ca.accepts(leaf, [intermediate], root, AT_MS)).toBe(openssl === "openssl accepts");
   });
 
-  it("rejects an EK certificate in place of a root that is the EK certificate itself", async () => {
+  it("A3: refuses an EK certificate in place of a root that is the EK certificate itself", async () => {
     expect(await codeOfAsync(() => verify(root, []))).toBe(INVALID);
   });
 });
 
 describe("the issuers of the path", () => {
   const cases: readonly [string, readonly string[], "openssl refuses too" | "openssl accepts"][] = [
-    ["without keyCertSign", replaced(CA, "keyUsage=critical,cRLSign"), "openssl refuses too"],
-    ["without keyUsage", without(CA, "keyUsage"), "openssl refuses too"],
     [
-      "with CA false",
+      "A3: refuses an intermediate without keyCertSign",
+      replaced(CA, "keyUsage=critical,cRLSign"),
+      "openssl refuses too",
+    ],
+    [
+      "A3: refuses an intermediate without keyUsage",
+      without(CA, "keyUsage"),
+      "openssl refuses too",
+    ],
+    [
+      "A3: refuses an intermediate with CA false",
       replaced(replaced(CA, NOT_CA), "keyUsage=critical,digitalSignature"),
       "openssl refuses too",
     ],
-    ["without basicConstraints", without(CA, "basicConstraints"), "openssl refuses too"],
-    ["with an unknown critical extension", [...CA, UNKNOWN_CRITICAL], "openssl refuses too"],
     [
-      "with the EKU of another purpose",
+      "A3: refuses an intermediate without basicConstraints",
+      without(CA, "basicConstraints"),
+      "openssl refuses too",
+    ],
+    [
+      "A4: refuses an intermediate with an unknown critical extension",
+      [...CA, UNKNOWN_CRITICAL],
+      "openssl refuses too",
+    ],
+    [
+      "A6: refuses an intermediate with the EKU of another purpose",
       [...CA, "extendedKeyUsage=2.23.133.8.3"],
       "openssl accepts",
     ],
-    ["with name constraints", [...CA, "nameConstraints=permitted;DNS:.example"], "openssl accepts"],
     [
-      "with a policy that the leaf lacks",
+      "A12: refuses an intermediate with name constraints",
+      [...CA, "nameConstraints=permitted;DNS:.example"],
+      "openssl accepts",
+    ],
+    [
+      "A12: refuses an intermediate with a policy that the leaf lacks",
       [...CA, "policyConstraints=requireExplicitPolicy:0"],
       "openssl accepts",
     ],
   ];
-  it.each(cases)("rejects an intermediate %s", async (_name, extensions, openssl) => {
+  it.each(cases)("%s", async (_name, extensions, openssl) => {
     const middle = issueCa({ extensions });
     const leaf = issueLeaf({ issuer: middle, extensions: without(LEAF, "authorityKeyIdentifier") });
     expect(await codeOfAsync(() => verify(leaf, [middle]))).toBe(UNTRUSTED);
@@ -245,7 +277,7 @@ describe("the issuers of the path", () => {
     }
   });
 
-  it("rejects a path below pathlen:0, and takes the same below pathlen:1", async () => {
+  it("A3: refuses a path below pathlen:0, and takes the same below pathlen:1", async () => {
     for (const [length, accepted] of [
       [0, false],
       [1, true],
@@ -261,7 +293,7 @@ describe("the issuers of the path", () => {
     }
   });
 
-  it("rejects a root that is not configured, and another root with the same name", async () => {
+  it("A2: refuses a root that is not configured, and another root with the same name", async () => {
     const twin = ca.issue({ subject: "/CN=Root", extensions: CA });
     const middle = issueCa({ issuer: twin, subject: "/CN=Intermediate" });
     const leaf = issueLeaf({ issuer: middle });
@@ -271,11 +303,11 @@ describe("the issuers of the path", () => {
     expect(ca.accepts(leaf, [middle, twin], root, AT_MS)).toBe(false);
   });
 
-  it("rejects a chain whose intermediate is missing", async () => {
+  it("A2: refuses a chain whose intermediate is missing", async () => {
     expect(await codeOfAsync(() => verify(issueLeaf(), []))).toBe(UNTRUSTED);
   });
 
-  it("rejects, in bounded time, intermediates that sign each other", async () => {
+  it("A2, G3: refuses, in bounded time, intermediates that sign each other", async () => {
     const first = ca.issue({ subject: "/CN=A", extensions: CA });
     const second = ca.issue({ subject: "/CN=B", extensions: CA });
     const firstBySecond = ca.issue({
@@ -295,7 +327,7 @@ describe("the issuers of the path", () => {
     expect(await codeOfAsync(() => verify(leaf, chain))).toBe(UNTRUSTED);
   });
 
-  it("rejects, after a bounded number of signature checks, one issuer in five forms", async () => {
+  it("A2, G3: refuses, after a bounded number of signature checks, one issuer in five forms", async () => {
     // Each of the five signed each other: without a bound, 5! orders and 325 signatures.
     const first = ca.issue({ subject: "/CN=Loop", extensions: CA });
     const again = (): Issued => ca.issue({ subject: "/CN=Loop", key: first.key, extensions: CA });
@@ -309,7 +341,7 @@ describe("the issuers of the path", () => {
     expect(calls).toBe(24 + 1);
   });
 
-  it("rejects a path of more than six certificates, and takes six", async () => {
+  it("A2, G3: refuses a path of more than six certificates, and takes six", async () => {
     const chain: Issued[] = [root];
     for (let level = 1; level <= 5; level += 1) {
       chain.unshift(ca.issue({ subject: `/CN=Level ${level}`, issuer: chain[0]!, extensions: CA }));
@@ -324,7 +356,7 @@ describe("the issuers of the path", () => {
 describe("validity", () => {
   const EXPIRED = "ATTEST_EK_CERTIFICATE_EXPIRED";
 
-  it("rejects an EK certificate that has expired or is not yet valid", async () => {
+  it("A2: refuses an EK certificate that has expired or is not yet valid", async () => {
     const leaf = issueLeaf({ days: 10 });
     for (const atMs of [AT_MS + 20 * DAY_MS, AT_MS - 2 * DAY_MS]) {
       expect(await codeOfAsync(() => verify(leaf, [intermediate], { atMs }))).toBe(EXPIRED);
@@ -332,7 +364,7 @@ describe("validity", () => {
     }
   });
 
-  it("rejects an issuer and a root that have expired", async () => {
+  it("A2: refuses an issuer and a root that have expired", async () => {
     const atMs = AT_MS + 20 * DAY_MS;
     const middle = issueCa({ days: 10 });
     const leaf = issueLeaf({ issuer: middle });
@@ -350,14 +382,17 @@ describe("validity", () => {
 });
 
 describe("algorithms", () => {
-  it.each(["sha1", "md5"] as const)("rejects an EK certificate signed with %s", async (digest) => {
-    const rsaRoot = ca.issue({ subject: "/CN=RSA root", kind: "rsa-2048", extensions: CA });
-    const leaf = issueLeaf({ issuer: rsaRoot, digest });
-    const roots = await parseTrustedRoots(rsaRoot.pem);
-    expect(await codeOfAsync(() => verify(leaf, [], { roots }))).toBe(NOT_ALLOWED);
-  });
+  it.each(["sha1", "md5"] as const)(
+    "A5: refuses an EK certificate signed with %s",
+    async (digest) => {
+      const rsaRoot = ca.issue({ subject: "/CN=RSA root", kind: "rsa-2048", extensions: CA });
+      const leaf = issueLeaf({ issuer: rsaRoot, digest });
+      const roots = await parseTrustedRoots(rsaRoot.pem);
+      expect(await codeOfAsync(() => verify(leaf, [], { roots }))).toBe(NOT_ALLOWED);
+    },
+  );
 
-  it("rejects an intermediate signed with SHA-1, and takes a root that signed itself so", async () => {
+  it("A5: refuses an intermediate signed with SHA-1, and takes a root that signed itself so", async () => {
     const middle = issueCa({ digest: "sha1" });
     const leaf = issueLeaf({ issuer: middle });
     expect(await codeOfAsync(() => verify(leaf, [middle]))).toBe(NOT_ALLOWED);
@@ -366,7 +401,7 @@ describe("algorithms", () => {
     expect((await verify(issueLeaf({ issuer: old }), [], { roots })).model).toBe("ST33");
   });
 
-  it("rejects RSA with 1024 bits as EK, as intermediate and as root", async () => {
+  it("A5: refuses RSA with 1024 bits as EK, as intermediate and as root", async () => {
     const kind = "rsa-1024";
     const leaf = issueLeaf({ kind, extensions: replaced(LEAF, RSA_USAGE) });
     expect(await codeOfAsync(() => verify(leaf, [intermediate], { ekKeyType: "rsa" }))).toBe(
@@ -383,19 +418,19 @@ describe("algorithms", () => {
     );
   });
 
-  it("rejects another curve", async () => {
+  it("A5: refuses another curve", async () => {
     expect(await codeOfAsync(() => verify(issueLeaf({ kind: "secp256k1" })))).toBe(NOT_ALLOWED);
   });
 });
 
 describe("the key", () => {
-  it("rejects a certificate for another key", async () => {
+  it("A8: refuses a certificate for another key", async () => {
     const ekPublicKeySpki = issueLeaf().spki;
     const code = await codeOfAsync(() => verify(issueLeaf(), [intermediate], { ekPublicKeySpki }));
     expect(code).toBe("ATTEST_EK_KEY_MISMATCH");
   });
 
-  it("rejects a key whose type is not that of the public area", async () => {
+  it("A8: refuses a key whose type is not that of the public area", async () => {
     const usage = "keyUsage=critical,keyAgreement,keyEncipherment";
     const leaf = issueLeaf({ extensions: replaced(LEAF, usage) });
     const code = await codeOfAsync(() => verify(leaf, [intermediate], { ekKeyType: "rsa" }));
@@ -408,7 +443,7 @@ describe("the bytes of the certificate", () => {
     return codeOfAsync(() => verify({ ...leaf, der }, [intermediate], overrides));
   }
 
-  it("rejects left-over bytes", async () => {
+  it("A1: refuses left-over bytes", async () => {
     const leaf = issueLeaf();
     expect(await altered(leaf, concatBytes([leaf.der, Uint8Array.of(1)]))).toBe(INVALID);
     expect(await altered(leaf, concatBytes([leaf.der, leaf.der]))).toBe(INVALID);
@@ -416,7 +451,7 @@ describe("the bytes of the certificate", () => {
     expect(await altered(leaf, mixed, { acceptOddities: ["nv-index-padding"] })).toBe(INVALID);
   });
 
-  it.each([0x00, 0xff])("rejects padding with %i unless its row is named", async (byte) => {
+  it.each([0x00, 0xff])("A1: refuses padding with %i unless its row is named", async (byte) => {
     const leaf = issueLeaf();
     const der = concatBytes([leaf.der, new Uint8Array(700).fill(byte)]);
     expect(await altered(leaf, der)).toBe(INVALID);
@@ -426,14 +461,14 @@ describe("the bytes of the certificate", () => {
     expect(verified.oddities).toStrictEqual(["nv-index-padding"]);
   });
 
-  it("rejects padding behind an intermediate always", async () => {
+  it("A1: refuses padding behind an intermediate always", async () => {
     const der = concatBytes([intermediate.der, new Uint8Array(4)]);
     const overrides: Overrides = { acceptOddities: ["nv-index-padding"] };
     const padded = { ...intermediate, der };
     expect(await codeOfAsync(() => verify(issueLeaf(), [padded], overrides))).toBe(INVALID);
   });
 
-  it("rejects a flipped bit of the signature and of the signed part", async () => {
+  it("A2: refuses a flipped bit of the signature and of the signed part", async () => {
     const leaf = issueLeaf();
     const flip = (index: number): Uint8Array => {
       const der = Uint8Array.from(leaf.der);
@@ -445,7 +480,7 @@ describe("the bytes of the certificate", () => {
     expect(await altered(leaf, flip(15))).toBe(UNTRUSTED);
   });
 
-  it("rejects none, too many, too large and empty", async () => {
+  it("A1, G3: refuses none, too many, too large and empty", async () => {
     const leaf = issueLeaf();
     expect(await codeOfAsync(() => verify(leaf, [], { certificates: [] }))).toBe(INVALID);
     const certificates = Array.from({ length: 7 }, () => leaf.der);

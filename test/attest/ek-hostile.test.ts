@@ -78,7 +78,7 @@ function mutate(bytes: Uint8Array, list: readonly Edit[]): Uint8Array {
 }
 
 describe("mutated chains", () => {
-  it("rejects every mutation of the EK certificate and of its issuer", async () => {
+  it("A2, G3: refuses every mutation of the EK certificate and of its issuer", async () => {
     await fc.assert(
       fc.asyncProperty(edits, fc.boolean(), async (list, ofLeaf) => {
         const changed = mutate(ofLeaf ? leaf : intermediate, list);
@@ -90,7 +90,7 @@ describe("mutated chains", () => {
     );
   });
 
-  it("rejects every replaced byte of both certificates", async () => {
+  it("A2: refuses every replaced byte of both certificates", async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.nat(),
@@ -108,7 +108,7 @@ describe("mutated chains", () => {
     );
   });
 
-  it("rejects random bytes, nests of SEQUENCE and long lists", async () => {
+  it("G3: refuses random bytes, nests of SEQUENCE and long lists", async () => {
     await fc.assert(
       fc.asyncProperty(fc.uint8Array({ maxLength: 400 }), async (bytes) => {
         expect(await judge([bytes])).toBe(INVALID);

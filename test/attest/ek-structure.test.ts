@@ -207,11 +207,11 @@ describe("fields of the certificate", () => {
     ["an attribute without a value", { names: identity(seq(tcg(2, 2))) }],
     ["two names in one directoryName", { names: seq(der(0xa4, seq(), seq())) }],
   ];
-  it.each(cases)("rejects %s", async (_name, changes) => {
+  it.each(cases)("A1, A3, A4, A7: refuses %s", async (_name, changes) => {
     expect(await judge(changes)).toBe(INVALID);
   });
 
-  it("rejects certificatePolicies that cannot be read", async () => {
+  it("A4: refuses certificatePolicies that cannot be read", async () => {
     const more = [extension(OID.certificatePolicies, NULL, TRUE)];
     expect(await judge({ more })).toBe(INVALID);
   });
@@ -248,7 +248,7 @@ describe("public keys", () => {
     ["unused bits", seq(seq(EC, P256), bits(concatBytes([POINT, hex("00")]), 1)), INVALID],
     ["a third field", seq(seq(EC, P256), bits(POINT), NULL), INVALID],
   ];
-  it.each(cases)("rejects %s", async (_name, spki, code) => {
+  it.each(cases)("A5, A8: refuses %s", async (_name, spki, code) => {
     expect(await judge({ spki })).toBe(code);
   });
 });

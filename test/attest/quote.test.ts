@@ -48,7 +48,7 @@ describe.skipIf(sharedMissing)("a quote of a Windows machine (TPM 2.0, RSASSA wi
     };
   };
 
-  it("verifies, where SHA-1 is allowed by name", async () => {
+  it("D12, B2: refuses it by default, and verifies it where SHA-1 is allowed by name", async () => {
     const { ak, check } = load();
     expect(codeOf(() => checkAkPublic(ak, { allowSha1: false }))).toBe(
       "ATTEST_ALGORITHM_NOT_ALLOWED",
@@ -59,7 +59,7 @@ describe.skipIf(sharedMissing)("a quote of a Windows machine (TPM 2.0, RSASSA wi
     expect(quote.pcrValues).toHaveLength(24);
   });
 
-  it("rejects the same quote with any one byte changed", async () => {
+  it("D1: refuses the same quote with any one byte changed", async () => {
     const { check } = load();
     const parts = { attest: check.quote.attest, signature: check.quote.signature };
     for (const part of ["attest", "signature"] as const) {
@@ -74,7 +74,7 @@ describe.skipIf(sharedMissing)("a quote of a Windows machine (TPM 2.0, RSASSA wi
     }
   });
 
-  it("rejects one changed PCR value", async () => {
+  it("D6: refuses one changed PCR value", async () => {
     const { check } = load();
     const pcrValues = check.pcrValues.map((value) => ({
       ...value,
@@ -149,12 +149,12 @@ describe("refusals, in their order", () => {
     expect(await codeFor({})).toBe("nothing was thrown");
   });
 
-  it("rejects a signature before it reads anything inside", async () => {
+  it("D1: refuses a signature before it reads anything inside", async () => {
     const wrong = { ...signed(attest({ magic: 0 })), attest: attest({ magic: 1 }) };
     expect(await codeFor({ quote: wrong })).toBe("ATTEST_SIGNATURE_INVALID");
   });
 
-  it("rejects a signature whose header names another scheme or hash than the AK's", async () => {
+  it("D1: refuses a signature whose header names another scheme or hash than the AK's", async () => {
     const { attest: bytes, signature } = signed(attest());
     const other = Uint8Array.from(signature);
     other[3] = 0x0c; // SHA-384
@@ -163,7 +163,7 @@ describe("refusals, in their order", () => {
     );
   });
 
-  it("rejects another magic, another type, left-over bytes", async () => {
+  it("D2, D10: refuses another magic, another type, left-over bytes", async () => {
     expect(await codeFor({ quote: signed(attest({ magic: 0xff544348 })) })).toBe(
       "ATTEST_MAGIC_MISMATCH",
     );
@@ -172,12 +172,12 @@ describe("refusals, in their order", () => {
     expect(await codeFor({ quote: signed(longer) })).toBe("WIRE_TRAILING_BYTES");
   });
 
-  it("rejects other extraData, also a prefix of it", async () => {
+  it("D3: refuses other extraData, also a prefix of it", async () => {
     expect(await codeFor({ extraData: extraData.subarray(0, 31) })).toBe("ATTEST_NONCE_MISMATCH");
     expect(await codeFor({ extraData: new Uint8Array(32) })).toBe("ATTEST_NONCE_MISMATCH");
   });
 
-  it("rejects another selection than was asked for, and values that are not it", async () => {
+  it("D5: refuses another selection than was asked for, and values that are not it", async () => {
     const wider = encodeTpmlPcrSelection([{ hash: "sha256", pcrs: [0, 1, 7] }]);
     expect(await codeFor({ pcrSelection: wider })).toBe("ATTEST_PCR_SELECTION_MISMATCH");
     for (const values of [
@@ -191,18 +191,18 @@ describe("refusals, in their order", () => {
     }
   });
 
-  it("rejects values that do not hash to the digest", async () => {
+  it("D6: refuses values that do not hash to the digest", async () => {
     const values = [pcrValues[0]!, { ...pcrValues[1]!, value: new Uint8Array(32).fill(9) }];
     expect(await codeFor({ pcrValues: values })).toBe("ATTEST_PCR_DIGEST_MISMATCH");
   });
 
-  it("rejects a safe byte that is neither yes nor no", async () => {
+  it("D7: refuses a safe byte that is neither yes nor no", async () => {
     const bytes = attest();
     bytes[4 + 2 + 36 + 34 + 16] = 2;
     expect(await codeFor({ quote: signed(bytes) })).toBe("WIRE_VALUE_NOT_ALLOWED");
   });
 
-  it("rejects a certification of another Name, of other extraData, and a quote in its place", async () => {
+  it("D9, D3, D2: refuses a certification of another Name, of other extraData, and a quote in its place", async () => {
     const name = computeName(ak, crypto);
     const body = new Writer().vec16(name).vec16(name).finish();
     const certify = signed(attest({ type: 0x8017 }, body));
