@@ -83,7 +83,7 @@ export async function parseMetadataBlob(options: MetadataBlobOptions): Promise<M
   if (!dnsNames(leaf).includes(signerName))
     throw metadataInvalid("it is signed under another name");
   await verifyCertificatePath({ leaf, issuers, anchors: anchors.certificates, atMs, crypto });
-  const blob = readPayload(jws.payload);
+  const blob = readPayload(parseObject(jws.payload));
   checkFreshness(blob, atMs);
   if (blob.number < (options.minNumber ?? 0)) throw stale("it is older than one seen before");
   return blob;
@@ -96,7 +96,8 @@ export function checkFreshness(blob: MetadataBlob, atMs: number): void {
 
 interface Jws {
   readonly header: Readonly<Record<string, unknown>>;
-  readonly payload: Readonly<Record<string, unknown>>;
+  /** Base64url; read once the signature has been verified. */
+  readonly payload: string;
   readonly signed: Uint8Array;
   readonly signature: Uint8Array;
 }
@@ -107,21 +108,31 @@ function splitJws(jwt: string): Jws {
   if (header === undefined || payload === undefined || signature === undefined || rest.length > 0) {
     throw metadataInvalid("expected a compact JWS");
   }
+  return {
+    header: parseObject(header),
+    payload,
+    signed: encodeUtf8(`${header}.${payload}`),
+    signature: decodePart(signature),
+  };
+}
+
+function decodePart(part: string): Uint8Array {
   try {
-    return {
-      header: parseObject(header),
-      payload: parseObject(payload),
-      signed: encodeUtf8(`${header}.${payload}`),
-      signature: decodeBase64Url(signature),
-    };
+    return decodeBase64Url(part);
   } catch (cause) {
-    if (isStileError(cause, "ATTEST_WEBAUTHN_METADATA_INVALID")) throw cause;
-    throw metadataInvalid("expected base64url and JSON", cause);
+    throw metadataInvalid("expected base64url", cause);
   }
 }
 
 function parseObject(part: string): Readonly<Record<string, unknown>> {
-  const value: unknown = JSON.parse(decodeUtf8(decodeBase64Url(part)));
+  let value: unknown;
+  try {
+    value = JSON.parse(decodeUtf8(decodePart(part)));
+  } catch (cause) {
+    throw isStileError(cause, "ATTEST_WEBAUTHN_METADATA_INVALID")
+      ? cause
+      : metadataInvalid("expected JSON", cause);
+  }
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw metadataInvalid("expected a JSON object");
   }
