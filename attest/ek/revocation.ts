@@ -4,6 +4,7 @@
  * Where no current list covers a certificate the policy decides, and the result says what was known.
  */
 import { constantTimeEqual, encodeHex, StileError } from "../../wire/index.ts";
+import { readCertifiedKey } from "./algorithms.ts";
 import type { ParsedCertificate } from "./certificate.ts";
 import type { RevocationList } from "./crl.ts";
 import { sha256 } from "./engine.ts";
@@ -86,9 +87,15 @@ async function checkDenied(path: readonly ParsedCertificate[], denied: DenyList)
       (row) =>
         row.serialNumber === serialNumber && constantTimeEqual(row.issuer, certificate.issuer),
     );
-    if (isListed || denied.spkiSha256.has(encodeHex(await sha256(certificate.spki))))
-      throw revoked();
+    if (isListed || (await isKeyDenied(certificate.spki, denied))) throw revoked();
   }
+}
+
+/** The same key under another name of its algorithm is the same key: RSAES-OAEP is looked up as both. */
+async function isKeyDenied(spki: Uint8Array, { spkiSha256 }: DenyList): Promise<boolean> {
+  for (const form of [spki, readCertifiedKey(spki).spki])
+    if (spkiSha256.has(encodeHex(await sha256(form)))) return true;
+  return false;
 }
 
 function revoked(): StileError {

@@ -11,6 +11,7 @@ import {
   parseTrustedRoots,
   verifyEkCertificate,
 } from "../../attest/ek/index.ts";
+import { hasRocaFingerprint } from "../../attest/keys/roca.ts";
 import { isStileError } from "../../wire/index.ts";
 import { codeOf } from "../support/reject.ts";
 import { readSharedJson, sharedDir, sharedMissing } from "../support/shared.ts";
@@ -60,6 +61,15 @@ describe.skipIf(sharedMissing)("manufacturer-roots", () => {
     const met = new Set(certificates.flatMap(({ rows }) => [...rows.met]));
     const isUnordered = UNORDERED.includes(name.replace(".pem", ""));
     expect([...met]).toStrictEqual(isUnordered ? ["set-of-order"] : []);
+  });
+
+  it("has no key of the flawed generator among its RSA keys", async () => {
+    const { anchors, intermediates } = await parseTrustedRoots(files.map(pemOf).join("\n"));
+    const moduli = [...anchors, ...intermediates]
+      .map(({ der }) => new X509Certificate(der).publicKey.export({ format: "jwk" }).n)
+      .filter((n) => n !== undefined);
+    expect(moduli.length).toBeGreaterThan(20);
+    for (const n of moduli) expect(hasRocaFingerprint(Buffer.from(n, "base64url"))).toBe(false);
   });
 
   it("has the serial numbers that node:crypto reads", async () => {

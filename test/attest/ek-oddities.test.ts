@@ -1,5 +1,5 @@
 /** The named rows for manufacturers' faults: each refused when not named, accepted and reported when it is. */
-import { generateKeyPairSync } from "node:crypto";
+import { createHash, generateKeyPairSync } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import {
   EK_CERTIFICATE_ODDITIES,
@@ -127,6 +127,25 @@ const specification = (family: string, revision: string): Uint8Array =>
     decodeHex("06056781050210"),
     set(seq(utf8(family), decodeHex("020100"), decodeHex(revision))),
   );
+
+describe("the deny list", () => {
+  it("A9: refuses a denied key that the certificate names RSAES-OAEP", async () => {
+    const hash = createHash("sha256").update(RSA).digest("hex");
+    const denied = { certificates: [], spkiSha256: new Set([hash]) };
+    const code = await codeOfAsync(async () =>
+      verifyEkCertificate({
+        certificates: [CASES["rsaes-oaep-key"].der],
+        ekPublicKeySpki: RSA,
+        ekKeyType: "rsa",
+        roots: await parseTrustedRoots(plain.rootPem),
+        atMs: AT_MS,
+        acceptOddities: ["rsaes-oaep-key"],
+        revocation: { mode: "off", lists: [], denied },
+      }),
+    );
+    expect(code).toBe("ATTEST_EK_REVOKED");
+  });
+});
 
 describe("tpmSpecification", () => {
   const judge = (...attributes: readonly Uint8Array[]): Promise<VerifiedEkCertificate> =>
