@@ -13,10 +13,12 @@ import {
 } from "../../wire/index.ts";
 
 const MAX_CLIENT_DATA_BYTES = 4 * 1024;
+/** §13.4.3. */
+const MIN_CHALLENGE_BYTES = 16;
 
 export interface ExpectedClientData {
   readonly type: "webauthn.create" | "webauthn.get";
-  /** The bytes that were sent: at least 16, fresh and used once, which is the caller's to see to. */
+  /** The bytes that were sent: 16 at least, fresh and used once, which is the caller's to see to. */
   readonly challenge: Uint8Array;
   /** Serialised origins, compared as they are. */
   readonly origins: readonly string[];
@@ -32,9 +34,12 @@ export interface ClientData {
 
 /**
  * @throws `ATTEST_WEBAUTHN_CLIENT_DATA_INVALID`, `ATTEST_WEBAUTHN_CHALLENGE_MISMATCH`,
- * `ATTEST_WEBAUTHN_ORIGIN_REFUSED`, `WIRE_*`
+ * `ATTEST_WEBAUTHN_ORIGIN_REFUSED`, `WIRE_*`; RangeError for a challenge that is too short
  */
 export function verifyClientData(bytes: Uint8Array, expected: ExpectedClientData): ClientData {
+  if (expected.challenge.length < MIN_CHALLENGE_BYTES) {
+    throw new RangeError(`challenge: ${MIN_CHALLENGE_BYTES} bytes at least`);
+  }
   const members = parseObject(bytes);
   if (members["type"] !== expected.type) throw invalid("expected another ceremony");
   checkChallenge(members["challenge"], expected.challenge);

@@ -29,7 +29,10 @@ export interface WebAuthnPolicy {
   readonly userVerification: "required" | "optional";
   /** SHA-1 in signatures and Names (D12). Default false. */
   readonly allowSha1: boolean;
-  /** Formats whose certificate need not chain to an anchor (F7): whoever made it is unknown. Default none. */
+  /**
+   * Formats whose certificate need not chain to an anchor where none is configured and FIDO does not list
+   * the model (F7): whoever made it is unknown. Default none.
+   */
   readonly acceptUnanchored: readonly AttestationFormat[];
   /** `packed` self attestation: signed with the credential key itself. Default false. */
   readonly acceptSelfAttestation: boolean;

@@ -44,12 +44,19 @@ export async function verifyTrust(check: TrustCheck): Promise<AttestationTrust> 
     if (!policy.acceptSelfAttestation) throw formatRefused("self attestation is not accepted");
     return "self";
   }
-  // Looked for only where no path is asked for at all: a path that fails is never forgiven.
-  if (anchorsFor(check, entry).length === 0 && policy.acceptUnanchored.includes(check.format)) {
-    return "unanchored";
-  }
+  if (isUnanchored(entry, check)) return "unanchored";
   await verifyPath(statement, entry, check);
   return "anchored";
+}
+
+/** Only where there is nothing to lead to: a path that fails is never forgiven, nor a listed model without one. */
+function isUnanchored(entry: MetadataEntry | undefined, check: TrustCheck): boolean {
+  const { policy, trust, format } = check;
+  return (
+    entry === undefined &&
+    trust.anchors[format] === undefined &&
+    policy.acceptUnanchored.includes(format)
+  );
 }
 
 /** @throws `ATTEST_WEBAUTHN_METADATA_STALE`, `ATTEST_WEBAUTHN_AUTHENTICATOR_REFUSED` */

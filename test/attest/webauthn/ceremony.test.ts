@@ -94,6 +94,15 @@ describe("F1 clientDataJSON", () => {
     expect(await codeFor({ clientData })).toBe(code);
   });
 
+  it("F1 a challenge below 16 bytes is the caller's mistake", async () => {
+    const { expected } = registrationOf(plan);
+    const check = {
+      ...registrationOf(plan),
+      expected: { ...expected, challenge: new Uint8Array(15) },
+    };
+    await expect(verifyRegistration(check)).rejects.toThrow(RangeError);
+  });
+
   it("F1 accepts unknown members, and a frame in a site that the policy names", async () => {
     expect(await codeFor({ clientData: clientDataOf({ later: { members: [1] } }) })).toBe(FINE);
     const clientData = clientDataOf({ crossOrigin: true, topOrigin: "https://top.example" });
@@ -246,7 +255,7 @@ describe("F2 authenticatorData", () => {
     expect(await codeOfAsync(() => verifyRegistration({ ...check, response }))).toBe(FINE);
   });
 
-  const objects: readonly [string, Uint8Array][] = [
+  const objects: readonly [string, Uint8Array, string?][] = [
     ["no map", encodeCbor([1])],
     ["no members", encodeCbor(new Map())],
     [
@@ -280,17 +289,28 @@ describe("F2 authenticatorData", () => {
         ]),
       ),
     ],
-    ["deep nesting", concatBytes([new Uint8Array(20_000).fill(0x81), decodeHex("00")])],
-    ["a count above its bytes", decodeHex("bb7fffffffffffffff")],
-    ["a string past its end", decodeHex("a1657878")],
-    ["a size above the limit", new Uint8Array(40_000)],
+    [
+      "deep nesting",
+      concatBytes([new Uint8Array(20_000).fill(0x81), decodeHex("00")]),
+      "nested too deeply",
+    ],
+    ["a count above its bytes", decodeHex("bb7fffffffffffffff"), "it ends early"],
+    ["a string past its end", decodeHex("a1657878"), "it ends early"],
+    ["a length past its end", decodeHex("a15a0000"), "it ends early"],
+    ["a tag", decodeHex("a1c100"), "a tag"],
+    ["an indefinite length", decodeHex("bfff"), "an indefinite length"],
+    ["a size above the limit", new Uint8Array(40_000), "larger than the limit"],
     ["nothing", new Uint8Array()],
   ];
 
-  it.each(objects)("F2 rejects an attestation object with %s", async (_, attestationObject) => {
+  it.each(objects)("F2 rejects an attestation object with %s", async (_, bytes, message = "") => {
     const check = registrationOf(plan);
-    const response = { ...check.response, attestationObject };
-    expect(await codeOfAsync(() => verifyRegistration({ ...check, response }))).toBe(CBOR_INVALID);
+    const response = { ...check.response, attestationObject: bytes };
+    const verifying = verifyRegistration({ ...check, response });
+    await expect(verifying).rejects.toMatchObject({
+      code: CBOR_INVALID,
+      message: expect.stringContaining(message),
+    });
   });
 
   it("F2 rejects bytes after the attestation object", async () => {

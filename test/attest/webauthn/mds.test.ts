@@ -238,7 +238,11 @@ describe("a model in the metadata", () => {
   it("F7 rejects a model whose anchors cannot be read", async () => {
     const attestationRootCertificates = ["AAAA"];
     const statement = { attestationTypes: ["basic_full"], attestationRootCertificates };
-    expect(await codeWith([entryOf({ metadataStatement: statement })])).toBe(UNTRUSTED);
+    const entry = entryOf({ metadataStatement: statement });
+    expect(await codeWith([entry])).toBe(UNTRUSTED);
+    const policy = { acceptUnanchored: ["packed"] } as const;
+    expect(await codeWith([entry], packedPlan(makers), { policy })).toBe(UNTRUSTED);
+    expect(await codeWith([], packedPlan(makers), { policy })).toBe(FINE);
   });
 
   it.each([

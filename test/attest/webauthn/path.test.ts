@@ -127,6 +127,16 @@ describe("the chain", () => {
     expect(await codeFor(packedPlan(makers, { issuers }))).toBe(UNTRUSTED);
   });
 
+  it("A2 rejects a certificate that the genuine intermediate beside it never signed", async () => {
+    const rogue = createTestCa();
+    const leaf = { issuer: makers.ca.intermediateName };
+    const plan = packedPlan({ ...makers, ca: rogue }, { leaf, issuers: [intermediate] });
+    expect(await codeFor(plan, { anchors: [root] })).toBe(UNTRUSTED);
+    // Nor one that names another issuer than who signed it.
+    const misnamed = packedPlan(makers, { leaf: { issuer: name({ CN: "Other" }) } });
+    expect(await codeFor(misnamed)).toBe(UNTRUSTED);
+  });
+
   it("A2 rejects an intermediate of the right name and another key", async () => {
     const forged = createTestCa();
     const plan = packedPlan(makers, { issuers: [forged.intermediate] });
