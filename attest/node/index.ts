@@ -3,7 +3,7 @@ import {
   constants,
   createCipheriv,
   createECDH,
-  createHash,
+  hash,
   createHmac,
   createPublicKey,
   type KeyObject,
@@ -24,7 +24,7 @@ const UNCOMPRESSED = 0x04;
 
 export function createNodeAttestCrypto(): AttestCrypto {
   return {
-    hash: (name, data) => bytesOf(createHash(name).update(data).digest()),
+    hash: (name, data) => bytesOf(hash(name, data, "buffer")),
     hmac: (name, key, data) => bytesOf(createHmac(name, key).update(data).digest()),
     aesCfbEncrypt: (key, data) => {
       const cipher = createCipheriv(`aes-${key.length * 8}-cfb`, key, new Uint8Array(16));

@@ -1,0 +1,101 @@
+/** Mutated logs: our errors only, no hang, and nothing believed that a TPM did not extend. */
+import { describe, expect, it } from "vitest";
+import { type VerifiedEventLog, verifyEventLog } from "../../../attest/eventlog/index.ts";
+import { isStileError } from "../../../wire/index.ts";
+import { readShared, sharedMissing } from "../../support/shared.ts";
+import { crypto, quoteOf } from "./support/log-builder.ts";
+
+const FILES = ["debian-10.bin", "option_rom_eventlog", "rhel8-uefi.bin"] as const;
+const ROUNDS = Number(process.env["FUZZ_CASES"] ?? "6000") / FILES.length;
+
+/** Small, seeded: a failure comes back. */
+function createRandom(seed: number): (below: number) => number {
+  let state = seed;
+  return (below) => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return Math.floor((state / 2 ** 32) * below);
+  };
+}
+
+function mutated(log: Uint8Array, random: (below: number) => number): Uint8Array {
+  const kind = random(4);
+  const at = random(log.length);
+  if (kind === 0) return log.slice(0, at);
+  if (kind === 1) {
+    const length = random(64);
+    return new Uint8Array(Buffer.concat([log.subarray(0, at), log.subarray(at + length)]));
+  }
+  const changed = log.slice();
+  for (let i = 0; i <= random(3); i += 1) {
+    changed[random(log.length)] = kind === 2 ? random(256) : 0xff;
+  }
+  return changed;
+}
+
+/** What a policy would rest on. */
+const believed = ({ secureBoot, boot }: VerifiedEventLog): string =>
+  [
+    secureBoot.state,
+    ...secureBoot.databases.flatMap(({ signatures }) => signatures.map(({ data }) => hex(data))),
+    ...secureBoot.authorities.map(({ data, isInDb }) => `${hex(data)} ${isInDb}`),
+    ...boot.bootApplications.flatMap(({ digests }) => [...digests.values()].map(hex)),
+    ...boot.loader.filter(({ covered }) => covered).map(({ text }) => text),
+  ].join("\n");
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");
+
+/** The quickest of three runs: what the input costs, and not what else the machine does. */
+function cost(run: () => void): number {
+  const times = [1, 2, 3].map(() => {
+    const started = performance.now();
+    try {
+      run();
+    } catch {
+      // Judged by the caller.
+    }
+    return performance.now() - started;
+  });
+  return Math.min(...times);
+}
+
+describe.skipIf(sharedMissing)("mutated logs", () => {
+  it.each(FILES)(
+    "G3, E5: %s is refused, or says nothing more than before",
+    { timeout: 3_600_000 },
+    (name) => {
+      const log = readShared(`corpora/eventlogs/${name}`);
+      const hash = name === "rhel8-uefi.bin" ? "sha256" : "sha1";
+      const quote = quoteOf(log, [hash]);
+      const original = verifyEventLog({ log, quote, crypto });
+      const facts = believed(original);
+      const random = createRandom(20_261_123);
+      const seen = { refused: 0, accepted: 0, less: 0, slowestMs: 0 };
+      for (let round = 0; round < ROUNDS; round += 1) {
+        const input = mutated(log, random);
+        const started = performance.now();
+        try {
+          const result = verifyEventLog({ log: input, quote, crypto });
+          seen.accepted += 1;
+          if (believed(result) !== facts) {
+            seen.less += 1;
+            // A changed type or text hides something; it never turns anything on.
+            expect(result.secureBoot.state === "on" && original.secureBoot.state !== "on").toBe(
+              false,
+            );
+            expect(result.boot.bootApplications.length).toBeLessThanOrEqual(
+              original.boot.bootApplications.length,
+            );
+          }
+        } catch (error) {
+          expect(isStileError(error), String(error)).toBe(true);
+          seen.refused += 1;
+        }
+        if (performance.now() - started > 25) {
+          const ownMs = cost(() => verifyEventLog({ log: input, quote, crypto }));
+          seen.slowestMs = Math.max(seen.slowestMs, ownMs);
+        }
+      }
+      expect(seen.refused).toBeGreaterThan(seen.accepted);
+      expect(seen.slowestMs).toBeLessThan(50);
+    },
+  );
+});
