@@ -8,6 +8,7 @@ export {
   ATTESTATION_FORMATS,
   type AttestationFormat,
   DEFAULT_WEBAUTHN_POLICY,
+  type Sha1Use,
   type WebAuthnPolicy,
 } from "./policy.ts";
 export type { AttestationDetail } from "./statement.ts";

@@ -20,6 +20,15 @@ export type AttestationFormat = (typeof ATTESTATION_FORMATS)[number];
 /** Where a key of Android Keystore lives: SecurityLevel of its attestation extension. */
 export type AndroidSecurityLevel = "software" | "tee" | "strongbox";
 
+/**
+ * Uses of SHA-1 that a policy may name:
+ * - `tpm-attestation`: the AIK's signature and extraData (RS1), as Windows makes them to this day. The
+ *   signed structure is the TPM's own, so a collision has little to work with;
+ * - `tpm-name`: the Name of the credential key;
+ * - `credential-key`: RS1 in later assertions.
+ */
+export type Sha1Use = "tpm-attestation" | "tpm-name" | "credential-key";
+
 export interface WebAuthnPolicy {
   /** Formats that are accepted at all. `none` says nothing of hardware. Default: all but `none`. */
   readonly formats: readonly AttestationFormat[];
@@ -27,8 +36,8 @@ export interface WebAuthnPolicy {
   readonly userPresence: "required" | "optional";
   /** Default "required". */
   readonly userVerification: "required" | "optional";
-  /** SHA-1 in signatures and Names (D12). Default false. */
-  readonly allowSha1: boolean;
+  /** Where SHA-1 is believed (D12). Default nowhere. */
+  readonly acceptSha1: readonly Sha1Use[];
   /**
    * Formats whose certificate need not chain to an anchor where none is configured and FIDO does not list
    * the model (F7): whoever made it is unknown. Default none.
@@ -57,7 +66,7 @@ export const DEFAULT_WEBAUTHN_POLICY: WebAuthnPolicy = {
   formats: ["tpm", "packed", "android-key", "apple", "fido-u2f"],
   userPresence: "required",
   userVerification: "required",
-  allowSha1: false,
+  acceptSha1: [],
   acceptUnanchored: [],
   acceptSelfAttestation: false,
   allowedAaguids: undefined,

@@ -88,7 +88,8 @@ async function checkSignature({
   policy,
   crypto,
 }: AssertionCheck): Promise<void> {
-  const key = readCoseKey(parseCborMap(credential.publicKey, "publicKey"), policy.allowSha1);
+  const allowSha1 = policy.acceptSha1.includes("credential-key");
+  const key = readCoseKey(parseCborMap(credential.publicKey, "publicKey"), allowSha1);
   const clientDataHash = crypto.hash("sha256", response.clientDataJSON);
   const message = concatBytes([response.authenticatorData, clientDataHash]);
   if (!(await isSignedByCredential(key, message, response.signature, crypto))) {

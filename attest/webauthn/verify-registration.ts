@@ -159,7 +159,10 @@ function readAuthenticatorData(
   bytes: Uint8Array,
   { response, expected, policy, crypto }: RegistrationCheck,
 ): RegistrationAuthenticatorData {
-  const data = parseRegistrationAuthenticatorData(bytes, policy.allowSha1);
+  const data = parseRegistrationAuthenticatorData(
+    bytes,
+    policy.acceptSha1.includes("credential-key"),
+  );
   checkRpIdHash(data.rpIdHash, expected.rpId, crypto);
   const { credentialId, publicKey } = data.attested;
   if (!constantTimeEqual(credentialId, response.rawId)) {

@@ -40,7 +40,7 @@ export async function verifyAndroidKeyStatement(
 ): Promise<CertifiedStatement> {
   const { statement, policy, crypto } = input;
   expectMembers(statement, ["alg", "sig", "x5c"]);
-  const algorithm = coseAlgorithm(statement.get("alg"), policy.allowSha1);
+  const algorithm = coseAlgorithm(statement.get("alg"), false);
   const [der, ...issuers] = readX5c(statement.get("x5c"));
   const leaf = parseAttestationCertificate(der);
   const sig = bytesOf(statement, "sig");

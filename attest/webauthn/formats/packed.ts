@@ -27,7 +27,7 @@ export async function verifyPackedStatement(input: StatementInput): Promise<Stat
   const { statement, crypto, authenticatorData } = input;
   if (!statement.has("x5c")) return verifySelf(input);
   expectMembers(statement, ["alg", "sig", "x5c"]);
-  const algorithm = coseAlgorithm(statement.get("alg"), input.policy.allowSha1);
+  const algorithm = coseAlgorithm(statement.get("alg"), false);
   const [der, ...issuers] = readX5c(statement.get("x5c"));
   const leaf = parseAttestationCertificate(der);
   const sig = bytesOf(statement, "sig");

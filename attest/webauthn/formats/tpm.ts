@@ -65,7 +65,10 @@ export async function verifyTpmStatement(input: StatementInput): Promise<Certifi
   const { statement, policy } = input;
   expectMembers(statement, ["alg", "sig", "ver", "x5c", "pubArea", "certInfo"]);
   if (statement.get("ver") !== "2.0") throw statementInvalid('expected ver "2.0"');
-  const algorithm = coseAlgorithm(statement.get("alg"), policy.allowSha1);
+  const algorithm = coseAlgorithm(
+    statement.get("alg"),
+    policy.acceptSha1.includes("tpm-attestation"),
+  );
   const [der, ...issuers] = readX5c(statement.get("x5c"));
   const aik = parseAttestationCertificate(der, ["unregistered-manufacturer"]);
   const certInfo = bytesOf(statement, "certInfo");
@@ -126,7 +129,7 @@ const REQUIRED_ATTRIBUTES =
   TPMA_OBJECT_SIGN_ENCRYPT;
 
 function checkCredentialArea(area: TpmtPublic, name: Uint8Array, input: StatementInput): void {
-  if (area.nameAlg.name === "sha1" && !input.policy.allowSha1) {
+  if (area.nameAlg.name === "sha1" && !input.policy.acceptSha1.includes("tpm-name")) {
     throw algorithmNotAllowed("SHA-1 is not allowed as nameAlg");
   }
   if (!constantTimeEqual(name, computeName(area, input.crypto))) {

@@ -62,7 +62,12 @@ const ROWS: readonly Row[] = [
     // The intermediate has a negative serial number: our reader does not take it as an anchor.
     file: "tpm",
     index: 1,
-    policy: { ...noUv, ...fakeVendor, allowSha1: true, acceptUnanchored: ["tpm"] },
+    policy: {
+      ...noUv,
+      ...fakeVendor,
+      acceptSha1: ["tpm-attestation", "credential-key"],
+      acceptUnanchored: ["tpm"],
+    },
     anchor: undefined,
     strict: "ATTEST_ALGORITHM_NOT_ALLOWED",
   },
@@ -77,7 +82,7 @@ const ROWS: readonly Row[] = [
     // Windows Hello on ST's TPM: RS1 over SHA-1.
     file: "tpm",
     index: 3,
-    policy: { allowSha1: true },
+    policy: { acceptSha1: ["tpm-attestation"] },
     anchor: 1,
     strict: "ATTEST_ALGORITHM_NOT_ALLOWED",
   },

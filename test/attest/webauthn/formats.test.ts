@@ -226,11 +226,28 @@ describe("F3 tpm", () => {
   });
 
   it("D12 rejects SHA-1 in the signature and as nameAlg, unless the policy names it", async () => {
-    for (const tweaks of [{ hash: "sha1" }, { pubArea: { nameAlg: 0x0004 } }] as const) {
+    const rows = [
+      [{ hash: "sha1" }, "tpm-attestation"],
+      [{ pubArea: { nameAlg: 0x0004 } }, "tpm-name"],
+    ] as const;
+    for (const [tweaks, use] of rows) {
       const plan = tpmPlan(makers, tweaks);
+      const others = (["tpm-attestation", "tpm-name", "credential-key"] as const).filter(
+        (other_) => other_ !== use,
+      );
       expect(await codeFor(plan)).toBe(BAD_ALGORITHM);
-      expect(await codeFor(plan, { policy: { allowSha1: true } })).toBe("nothing was thrown");
+      expect(await codeFor(plan, { policy: { acceptSha1: others } })).toBe(BAD_ALGORITHM);
+      expect(await codeFor(plan, { policy: { acceptSha1: [use] } })).toBe("nothing was thrown");
     }
+  });
+
+  it("D12 rejects a credential key of RS1, unless the policy names it", async () => {
+    const credential = createSigner("rsa");
+    const plan = { ...packedPlan(makers), credential, coseKey: coseKeyOf(credential, -65535) };
+    expect(await codeFor(plan)).toBe(BAD_ALGORITHM);
+    expect(await codeFor(plan, { policy: { acceptSha1: ["credential-key"] } })).toBe(
+      "nothing was thrown",
+    );
   });
 
   it("F3 rejects a statement over other authenticatorData", async () => {

@@ -206,7 +206,11 @@ describe("the chain", () => {
   it("A5 rejects a certificate signed with SHA-1, also where a policy allows SHA-1 elsewhere", async () => {
     const plan = packedPlan(makers, { leaf: { hash: "sha1" } });
     expect(await codeFor(plan)).toBe(BAD_ALGORITHM);
-    expect(await codeFor(plan, { policy: { allowSha1: true } })).toBe(BAD_ALGORITHM);
+    expect(
+      await codeFor(plan, {
+        policy: { acceptSha1: ["tpm-attestation", "tpm-name", "credential-key"] },
+      }),
+    ).toBe(BAD_ALGORITHM);
   });
 
   it("A5 accepts RSA throughout", async () => {
