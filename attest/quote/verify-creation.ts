@@ -69,9 +69,7 @@ export async function verifyCreation(check: CreationCheck): Promise<VerifiedCrea
 }
 
 function checkParent(data: TpmsCreationData, parent: TpmtPublic, crypto: AttestCrypto): void {
-  const isParent =
-    data.parentNameAlg === parent.nameAlg &&
-    constantTimeEqual(data.parentName, computeName(parent, crypto));
+  const isParent = constantTimeEqual(data.parentName, computeName(parent, crypto));
   if (!isParent) throw mismatch("has another parent");
 }
 

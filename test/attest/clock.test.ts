@@ -57,6 +57,11 @@ describe("compareClockInfo", () => {
       { clock: 1n, safe: false },
       ["clock-went-back", "clock-not-safe"],
     ],
+    [
+      "a clock a little back and not safe, without a reset",
+      { clock: BASE.clock - 1n, safe: false },
+      ["clock-went-back", "clock-not-safe"],
+    ],
     ["one reset", { resetCount: 6, restartCount: 0 }, ["reset"]],
     [
       "a reset with a safe clock that went back",

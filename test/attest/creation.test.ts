@@ -333,7 +333,7 @@ describe("an AK that does not stop at what a TPM signs", () => {
     expect(code).toBe("ATTEST_TYPE_MISMATCH");
   });
 
-  it("D4: refuses a certified object of another place", async () => {
+  it("D4: refuses a certified object, and an AK, of another place", async () => {
     const attest = new Writer()
       .bytes(attestOf({ type: 0x8017 }).subarray(0, -34))
       .vec16(computeQualifiedName(created, hierarchyName("owner"), crypto))
@@ -344,6 +344,9 @@ describe("an AK that does not stop at what a TPM signs", () => {
     const verified = await verifyCertify({ ...check, certifiedQualifiedName: place("owner") });
     expect(verified.certified).toBe(created);
     const wrong = { ...check, certifiedQualifiedName: place("null") };
+    const akQualifiedName = computeQualifiedName(ak, hierarchyName("platform"), crypto);
+    const elsewhere = { ...check, akQualifiedName };
+    expect(await codeOfAsync(() => verifyCertify(elsewhere))).toBe(NAME_MISMATCH);
     expect(await codeOfAsync(() => verifyCertify(wrong))).toBe(NAME_MISMATCH);
   });
 

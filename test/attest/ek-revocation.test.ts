@@ -1,5 +1,6 @@
 /** Revocation (checklist A9, A12): CRLs by openssl ca, our own deny list, and no network. */
-import { createHash, X509Certificate } from "node:crypto";
+import { createHash, sign, X509Certificate } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -14,8 +15,9 @@ import {
   type VerifiedEkCertificate,
   verifyEkCertificate,
 } from "../../attest/ek/index.ts";
-import { concatBytes, encodeBase64Url } from "../../wire/index.ts";
+import { concatBytes, decodeHex, encodeBase64Url, encodeUtf8 } from "../../wire/index.ts";
 import { codeOf, codeOfAsync } from "../support/reject.ts";
+import { der, seq } from "./support/der-certificate.ts";
 import { type CrlOptions, type Issued, OpensslCa } from "./support/openssl-ca.ts";
 
 const DAY_MS = 86_400_000;
@@ -48,12 +50,15 @@ let intermediate: Issued;
 let leaf: Issued;
 let other: Issued;
 let roots: TrustedRoots;
+/** Name, DER. */
+let issuerOfLeaf: Uint8Array;
 beforeAll(async () => {
   root = ca.issue({ subject: "/CN=Root", extensions: CA });
   intermediate = ca.issue({ subject: "/CN=Intermediate", issuer: root, extensions: CA });
   leaf = ca.issue({ subject: "/", issuer: intermediate, extensions: LEAF });
   other = ca.issue({ subject: "/", issuer: intermediate, extensions: LEAF });
   roots = await parseTrustedRoots(`${root.pem}${intermediate.pem}`);
+  issuerOfLeaf = (await denyRowsOf(leaf.der)).certificate.issuer;
 });
 
 const serialOf = ({ pem }: Issued): string => new X509Certificate(pem).serialNumber;
@@ -173,8 +178,8 @@ describe("CRLs", () => {
 });
 
 describe("lists that cannot be used", () => {
-  const refuses = async (der: Uint8Array): Promise<void> => {
-    expect(await codeOfAsync(() => lists(der))).toBe(DATA_INVALID);
+  const refuses = async (list: Uint8Array): Promise<void> => {
+    expect(await codeOfAsync(() => lists(list))).toBe(DATA_INVALID);
   };
 
   it("A9: refuses a list that no configured certificate signed", async () => {
@@ -186,15 +191,15 @@ describe("lists that cannot be used", () => {
     const extensions = CA.map((line) => line.replace(",cRLSign", ""));
     const middle = ca.issue({ subject: "/CN=No CRLs", issuer: root, extensions });
     const bundle = await parseTrustedRoots(`${root.pem}${middle.pem}`);
-    const der = crl(middle, []);
-    expect(await codeOfAsync(() => parseRevocationLists([der], bundle))).toBe(DATA_INVALID);
+    const list = crl(middle, []);
+    expect(await codeOfAsync(() => parseRevocationLists([list], bundle))).toBe(DATA_INVALID);
   });
 
   it("A9: refuses each changed byte of a list", async () => {
-    const der = crl(intermediate, [other]);
-    expect(await lists(der)).toHaveLength(1);
-    for (let index = 0; index < der.length; index += 1) {
-      const changed = Uint8Array.from(der);
+    const list = crl(intermediate, [other]);
+    expect(await lists(list)).toHaveLength(1);
+    for (let index = 0; index < list.length; index += 1) {
+      const changed = Uint8Array.from(list);
       changed[index] = (changed[index] ?? 0) ^ 1;
       await refuses(changed);
     }
@@ -211,12 +216,73 @@ describe("lists that cannot be used", () => {
   });
 
   it("A1: refuses version 1, nothing, left-over bytes and more than 8 MiB", async () => {
-    const der = crl(intermediate, []);
+    const list = crl(intermediate, []);
     await refuses(crl(intermediate, [], { version: 1, revoked: [] }));
     await refuses(new Uint8Array());
-    await refuses(concatBytes([der, Uint8Array.of(0)]));
+    await refuses(concatBytes([list, Uint8Array.of(0)]));
     await refuses(new Uint8Array(8 * 1024 * 1024 + 1));
     await refuses(leaf.der);
+  });
+});
+
+/** CertificateList put together byte by byte, signed by the intermediate. */
+function rawCrl(
+  entry: Uint8Array,
+  changes: { nextUpdate?: Uint8Array; more?: Uint8Array } = {},
+): Uint8Array {
+  const time = (text: string): Uint8Array => der(0x17, encodeUtf8(text));
+  const algorithm = seq(decodeHex("06082a8648ce3d040302"));
+  const fields = [
+    decodeHex("020101"),
+    algorithm,
+    issuerOfLeaf,
+    time("260101000000Z"),
+    changes.nextUpdate ?? time("490101000000Z"),
+    seq(entry),
+    changes.more ?? new Uint8Array(),
+  ];
+  const tbs = seq(...fields);
+  const signature = new Uint8Array(sign("sha256", tbs, readFileSync(intermediate.key)));
+  return seq(tbs, algorithm, der(0x03, Uint8Array.of(0), signature));
+}
+
+describe("lists that no tool writes", () => {
+  const serial = decodeHex("020177");
+  const date = der(0x17, encodeUtf8("260102000000Z"));
+  /** certificateIssuer [RFC 5280 §5.3.3] of an indirect list. */
+  const certificateIssuer = (critical: boolean): Uint8Array =>
+    seq(
+      seq(
+        decodeHex("0603551d1d"),
+        critical ? decodeHex("0101ff") : new Uint8Array(),
+        der(0x04, seq()),
+      ),
+    );
+
+  it("are read, and their entries with extensions that are not critical", async () => {
+    const [list] = await lists(rawCrl(seq(serial, date)));
+    expect([...(list?.revoked ?? [])]).toStrictEqual(["77"]);
+    expect(await lists(rawCrl(seq(serial, date, certificateIssuer(false))))).toHaveLength(1);
+  });
+
+  it("A4, A9: refuses an entry with a critical extension, as indirect lists have", async () => {
+    const indirect = rawCrl(seq(serial, date, certificateIssuer(true)));
+    expect(await codeOfAsync(() => lists(indirect))).toBe(DATA_INVALID);
+  });
+
+  it("A9: refuses a list without nextUpdate, with malformed entries or more fields", async () => {
+    const entry = seq(serial, date);
+    const bad = [
+      rawCrl(entry, { nextUpdate: new Uint8Array() }),
+      rawCrl(entry, { more: decodeHex("0500") }),
+      rawCrl(entry, { more: der(0xa0, seq(), seq()) }),
+      rawCrl(seq(serial)),
+      rawCrl(seq(serial, date, seq(), seq())),
+      rawCrl(seq(decodeHex("020100"), date)),
+      rawCrl(seq(decodeHex("0201ff"), date)),
+      rawCrl(serial),
+    ];
+    for (const list of bad) expect(await codeOfAsync(() => lists(list))).toBe(DATA_INVALID);
   });
 });
 
@@ -238,6 +304,13 @@ describe("the deny list", () => {
     }
     const denied = parseDenyList(await denialOf(other));
     expect((await verify({ ...empty, denied })).revocation).toBe("not-checked");
+    // The same serial number of another issuer is another certificate.
+    const { certificate } = await denyRowsOf(leaf.der);
+    const { issuer } = (await denyRowsOf(intermediate.der)).certificate;
+    const row = { issuer: encodeBase64Url(issuer), serialNumber: certificate.serialNumber };
+    const elsewhere = JSON.stringify({ version: 1, certificates: [row], spkiSha256: [] });
+    const verified = await verify({ ...empty, denied: parseDenyList(elsewhere) });
+    expect(verified.revocation).toBe("not-checked");
   });
 
   it("A9: refuses a key by its hash, at any place of the path", async () => {
