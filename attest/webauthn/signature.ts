@@ -19,7 +19,7 @@ import {
 import type { HashName } from "../structures/constants.ts";
 import { leftPadded } from "../structures/spki.ts";
 import type { CoseAlgorithm, CoseKey } from "./cose-key.ts";
-import { algorithmNotAllowed, asAttestationCertificate, certificateInvalid } from "./errors.ts";
+import { algorithmNotAllowed, asAttestationCertificate } from "./errors.ts";
 
 /** Named curve to the bytes of a coordinate. */
 const CURVE_BYTES: ReadonlyMap<string, number> = new Map([
@@ -109,13 +109,13 @@ export async function isIssuedBy(
   const { type, spki } = certifiedKey(issuer);
   if (algorithm === undefined || algorithm.type !== type) return false;
   const [tbsCertificate] = children(parseDer(subject.der, TAG.SEQUENCE));
-  if (tbsCertificate === undefined) throw certificateInvalid("no signed part");
+  const message = expectTag(tbsCertificate, TAG.SEQUENCE).raw;
   const scheme = type === "ecc" ? "ECDSA" : "RSASSA-PKCS1-v1_5";
   const { signatureValue } = subject;
   const signature = type === "ecc" ? rawEcdsa(signatureValue, curveBytes(spki)) : signatureValue;
   if (signature === undefined) return false;
   const { hash } = algorithm;
-  return crypto.verifySignature({ spki, scheme, hash, message: tbsCertificate.raw, signature });
+  return crypto.verifySignature({ spki, scheme, hash, message, signature });
 }
 
 /**

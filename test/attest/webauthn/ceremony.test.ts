@@ -430,6 +430,37 @@ describe("F8 assertions", () => {
     expect(await codeOfCheck(check)).toBe(code);
   });
 
+  it("F8 rejects every other spelling of a signature", async () => {
+    const check = assertion();
+    const good = check.response.signature;
+    const rLength = good[3]!;
+    const [r, s] = [good.subarray(2, 4 + rLength), good.subarray(4 + rLength)];
+    const padded = (part: Uint8Array): Uint8Array =>
+      concatBytes([Uint8Array.of(2, part[1]! + 1, 0), part.subarray(2)]);
+    const sequence = (...parts: Uint8Array[]): Uint8Array => {
+      const body = concatBytes(parts);
+      return concatBytes([Uint8Array.of(0x30, body.length), body]);
+    };
+    const long = concatBytes([Uint8Array.of(0x30, 0x81, good[1]!), good.subarray(2)]);
+    const spellings = [
+      concatBytes([good, Uint8Array.of(0)]),
+      long,
+      sequence(padded(r), s),
+      sequence(r, padded(s)),
+      sequence(r, s, s),
+      sequence(r),
+      sequence(Uint8Array.of(2, 1, 0), s),
+      sequence(Uint8Array.of(2, 1, 0x80), s),
+      sequence(concatBytes([Uint8Array.of(2, 34, 1), new Uint8Array(33)]), s),
+      new Uint8Array(),
+    ];
+    expect(sequence(r, s)).toStrictEqual(good);
+    for (const signature of spellings) {
+      const response = { ...check.response, signature };
+      expect(await codeOfCheck({ ...check, response })).toBe("ATTEST_SIGNATURE_INVALID");
+    }
+  });
+
   it("F8 rejects the clientDataJSON of a registration", async () => {
     const check = assertion();
     const response = { ...check.response, clientDataJSON: clientDataOf() };

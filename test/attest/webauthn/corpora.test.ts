@@ -28,6 +28,12 @@ interface Entry {
 
 const crypto = createNodeAttestCrypto();
 
+/** Apple's and Google's roots as the library brings them, read before a test changes them. */
+const PUBLISHED_ROOTS = {
+  apple: SettingsService.getRootCertificates({ identifier: "apple" }),
+  "android-key": SettingsService.getRootCertificates({ identifier: "android-key" }),
+};
+
 afterEach(() => vi.useRealTimers());
 
 function load(name: string): readonly Entry[] {
@@ -169,6 +175,26 @@ describe.skipIf(sharedMissing)("registrations of others", () => {
     const format = row.file;
     const trust = row.anchor === undefined ? "unanchored" : "anchored";
     expect(verified.attestation).toMatchObject({ format, trust });
+  });
+
+  it.each([
+    ["apple", 0],
+    ["android-key", 1],
+  ] as const)("%s[%i] leads to the root that its maker publishes", async (file, index) => {
+    const row = ROWS.find((it_) => it_.file === file && it_.index === index)!;
+    const check = checkOf(row, row.policy);
+    const anchors = parseTrustAnchors(PUBLISHED_ROOTS[file].join("\n"));
+    const { attestation } = await verifyRegistration({
+      ...check,
+      trust: { anchors: { [file]: anchors } },
+    });
+    expect(attestation.trust).toBe("anchored");
+    const other = file === "apple" ? "android-key" : "apple";
+    const others = parseTrustAnchors(PUBLISHED_ROOTS[other].join("\n"));
+    const code = await codeOfAsync(() =>
+      verifyRegistration({ ...check, trust: { anchors: { [file]: others } } }),
+    );
+    expect(code).toBe("ATTEST_WEBAUTHN_CHAIN_UNTRUSTED");
   });
 
   it.each(ROWS)("judges $file[$index] by the default policy: $strict", async (row) => {
