@@ -45,6 +45,12 @@ export class Writer {
     return this.#uint(value.length, 2).bytes(value);
   }
 
+  /** A byte string behind a little-endian 32-bit length. */
+  vec32le(value: Uint8Array): this {
+    const length = new Writer().u32(value.length).finish().toReversed();
+    return this.bytes(length).bytes(value);
+  }
+
   /** A variable-length integer (RFC 9000 §16) in its shortest form. */
   varint(value: number): this {
     if (!Number.isSafeInteger(value) || value < 0) throw new RangeError("value is no safe integer");

@@ -17,6 +17,27 @@ describe("Reader", () => {
     reader.end();
   });
 
+  it("reads little-endian integers, lengths and counts", () => {
+    const reader = new Reader(hex("0302" + "07060504" + "f8f9fafbfcfdfeff" + "02000000"), "Test");
+    expect([reader.u16le("b"), reader.u32le("c"), reader.u64le("d")]).toEqual([
+      0x0203,
+      0x04050607,
+      0xfffefdfcfbfaf9f8n,
+    ]);
+    expect(reader.count32le("e", 2, 2)).toBe(2);
+    reader.end();
+    const bytes = new Writer().vec32le(hex("aabb")).finish();
+    expect(bytes).toEqual(hex("02000000aabb"));
+    expect(new Reader(bytes, "Test").vec32le("v", 0, 2)).toEqual(hex("aabb"));
+    for (const [bad, code] of [
+      ["03000000aabb", "WIRE_TOO_SHORT"],
+      ["00000001aabb", "WIRE_LENGTH_OUT_OF_BOUNDS"],
+      ["0200", "WIRE_TOO_SHORT"],
+    ] as const) {
+      expect(codeOf(() => new Reader(hex(bad), "Test").vec32le("v", 0, 16))).toBe(code);
+    }
+  });
+
   it("reads the varints of RFC 9000 appendix A.1", () => {
     const cases: [string, number][] = [
       ["9d7f3e7d", 494_878_333],
