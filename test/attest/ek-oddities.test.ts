@@ -202,6 +202,12 @@ describe("what no row excuses", () => {
       "A1: refuses a header whose length passes the end",
       withLength(plain.issue(ECC)).subarray(0, -1),
     ],
+    [
+      "A1: refuses a header that states one byte more than there is",
+      Uint8Array.from(withLength(plain.issue(ECC)), (byte, index) =>
+        index === 4 ? byte + 1 : byte,
+      ),
+    ],
     ["A1: refuses a header alone", Uint8Array.of(0x10, 0x01, 0x00)],
     [
       "A1: refuses other bytes behind the length of a header",

@@ -162,6 +162,15 @@ describe("CRLs", () => {
     expect(when.revocation).toBe("unknown");
   });
 
+  it("of a CA of another name with the same key do not count, nor revoke", async () => {
+    const { key } = intermediate;
+    const alias = ca.issue({ subject: "/CN=Alias", key, issuer: root, extensions: CA });
+    const bundle = await parseTrustedRoots(`${root.pem}${alias.pem}`);
+    const revoking = await parseRevocationLists([crl(alias, [leaf]), crl(root, [])], bundle);
+    const when = await verify({ mode: "when-available", lists: revoking });
+    expect(when.revocation).toBe("unknown");
+  });
+
   it("of a CA whose certificate was renewed for the same key still count", async () => {
     const renewed = ca.issue({
       subject: "/CN=Intermediate",
@@ -225,23 +234,27 @@ describe("lists that cannot be used", () => {
   });
 });
 
+interface RawCrl {
+  readonly version?: Uint8Array;
+  readonly inner?: Uint8Array;
+  readonly issuer?: Uint8Array;
+  readonly nextUpdate?: Uint8Array;
+  readonly more?: Uint8Array;
+}
+
 /** CertificateList put together byte by byte, signed by the intermediate. */
-function rawCrl(
-  entry: Uint8Array,
-  changes: { nextUpdate?: Uint8Array; more?: Uint8Array } = {},
-): Uint8Array {
+function rawCrl(entry: Uint8Array, changes: RawCrl = {}): Uint8Array {
   const time = (text: string): Uint8Array => der(0x17, encodeUtf8(text));
   const algorithm = seq(decodeHex("06082a8648ce3d040302"));
-  const fields = [
-    decodeHex("020101"),
-    algorithm,
-    issuerOfLeaf,
+  const tbs = seq(
+    changes.version ?? decodeHex("020101"),
+    changes.inner ?? algorithm,
+    changes.issuer ?? issuerOfLeaf,
     time("260101000000Z"),
     changes.nextUpdate ?? time("490101000000Z"),
     seq(entry),
     changes.more ?? new Uint8Array(),
-  ];
-  const tbs = seq(...fields);
+  );
   const signature = new Uint8Array(sign("sha256", tbs, readFileSync(intermediate.key)));
   return seq(tbs, algorithm, der(0x03, Uint8Array.of(0), signature));
 }
@@ -274,6 +287,12 @@ describe("lists that no tool writes", () => {
     const entry = seq(serial, date);
     const bad = [
       rawCrl(entry, { nextUpdate: new Uint8Array() }),
+      rawCrl(entry, { version: decodeHex("020100") }),
+      rawCrl(entry, { version: decodeHex("020102") }),
+      // ecdsa-with-SHA384 in the signed part.
+      rawCrl(entry, { inner: seq(decodeHex("06082a8648ce3d040303")) }),
+      // The empty name, and the key of the intermediate.
+      rawCrl(entry, { issuer: seq() }),
       rawCrl(entry, { more: decodeHex("0500") }),
       rawCrl(entry, { more: der(0xa0, seq(), seq()) }),
       rawCrl(seq(serial)),

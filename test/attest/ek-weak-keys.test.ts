@@ -206,6 +206,15 @@ describe("vulnerable firmware", () => {
     expect(checkFirmware(quoted(INTEL, [600, 8, 0, 0]), policy)).toHaveLength(1);
   });
 
+  it("says affected once, whatever other rows of the same vulnerability say", () => {
+    const vague = { ...VULNERABLE_FIRMWARE[0]!, versions: undefined };
+    const findings = checkFirmware(quoted(INFINEON, [7, 61, 0, 0]), {
+      refuse: "none",
+      rows: [vague],
+    });
+    expect(findings).toMatchObject([{ cve: "CVE-2017-15361", certainty: "affected" }]);
+  });
+
   it("D8: refuses what is older than the policy's oldest version, or may be", () => {
     const policy: FirmwarePolicy = { refuse: "none", oldest: { [INFINEON]: "7.85.4555" } };
     expect(codeOf(() => checkFirmware(quoted(INFINEON, [7, 85, 4554, 9]), policy))).toBe(REFUSED);

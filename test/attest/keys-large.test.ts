@@ -420,6 +420,8 @@ describe("device keys", () => {
     expect(judgeKey(fields)).toBe("nothing was thrown");
     expect(judgeKey({ ...fields, keyBits: 1024, unique: modulusOf(1024) })).toBe(NOT_ALLOWED);
     expect(judgeKey({ ...fields, exponent: 3 })).toBe(NOT_ALLOWED);
+    const symmetric = { algorithm: 6, keyBits: 128, mode: 0x43 } as const;
+    expect(judgeKey({ ...fields, symmetric })).toBe(NOT_ALLOWED);
     expect(judgeKey({ ...fields, nameAlg: hash("sha1") })).toBe(NOT_ALLOWED);
     expect(judgeKey({ ...fields, objectAttributes: AK_ATTRIBUTES })).toBe(
       "ATTEST_KEY_ATTRIBUTES_INVALID",
