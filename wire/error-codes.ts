@@ -91,6 +91,7 @@ export const ERROR_CODES = {
   TOKEN_ALREADY_SPENT: "the token was redeemed before",
   TOKEN_STORE_UNAVAILABLE: "the spent-token store cannot answer, so the token is refused",
   TOKEN_KEY_STORE_INVALID: "a stored key cannot be opened",
+  TOKEN_ENGINE_MISSING: "no native library computes this token type, and one is required",
   TOKEN_WALLET_EMPTY: "the wallet holds no token for this challenge",
   TOKEN_WALLET_LOCKED: "another process holds the wallet",
   TOKEN_WALLET_DAMAGED: "the wallet file is damaged, or a write to it failed",
