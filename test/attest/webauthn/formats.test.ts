@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { verifyRegistration } from "../../../attest/webauthn/index.ts";
 import { concatBytes } from "../../../wire/index.ts";
 import { codeOfAsync } from "../../support/reject.ts";
-import { seq } from "../support/der-certificate.ts";
+import { der, seq } from "../support/der-certificate.ts";
 
 import {
   AAGUID,
@@ -357,6 +357,8 @@ describe("F4 packed", () => {
 });
 
 describe("F5 android-key", () => {
+  const tagged = (tag: readonly number[]): Uint8Array =>
+    concatBytes([Uint8Array.from(tag), der(0x30, integer(1)).subarray(1)]);
   const { purpose, origin, allApplications } = AUTHORIZATION;
   const rows: readonly [string, AndroidTweaks, string][] = [
     ["a signature by another key", { signature: wrongSignature }, BAD_SIGNATURE],
@@ -389,7 +391,12 @@ describe("F5 android-key", () => {
     ["an origin twice", { tee: [purpose(2), origin(0), origin(0)] }, BAD_CERTIFICATE],
     [
       "a tag number in a longer form",
-      { tee: [purpose(2), concatBytes([Uint8Array.of(0xbf, 0x01), origin(0).subarray(2)])] },
+      { tee: [purpose(2), tagged([0xbf, 0x1e]), origin(0)] },
+      BAD_CERTIFICATE,
+    ],
+    [
+      "a tag number below 128 in two octets",
+      { tee: [purpose(2), tagged([0xbf, 0x80, 0x7e]), origin(0)] },
       BAD_CERTIFICATE,
     ],
     [
@@ -403,16 +410,23 @@ describe("F5 android-key", () => {
       { tee: Array.from({ length: 65 }, (_, i) => highTag(i + 200, integer(1))) },
       BAD_CERTIFICATE,
     ],
-    [
-      "a description with a ninth field",
-      { description: seq(...Array.from({ length: 9 }, () => integer(1))) },
-      BAD_CERTIFICATE,
-    ],
+    ["a description with a ninth field", { ninthField: true }, BAD_CERTIFICATE],
     ["a CA's certificate", { leaf: { extensions: [basicConstraints(true)] } }, BAD_CERTIFICATE],
   ];
 
   it.each(rows)("F5 rejects %s", async (_, tweaks, code) => {
     expect(await codeFor(androidPlan(makers, tweaks))).toBe(code);
+  });
+
+  it("F5 accepts fields that it does not know, of any tag number", async () => {
+    const tee = [
+      purpose(2),
+      tagged([0xa4]),
+      tagged([0xbf, 0x7e]),
+      tagged([0xbf, 0x83, 0x7f]),
+      origin(0),
+    ];
+    expect(await codeFor(androidPlan(makers, { tee }))).toBe("nothing was thrown");
   });
 
   it("F5 takes what software enforces only where the policy accepts software", async () => {
@@ -431,6 +445,8 @@ describe("F5 android-key", () => {
 describe("F6 apple, fido-u2f and none", () => {
   const apple: readonly [string, AppleTweaks, string][] = [
     ["the nonce of another ceremony", { nonce: new Uint8Array(32) }, NONCE_MISMATCH],
+    ["a value behind the nonce", { nonceTail: "inside" }, BAD_CERTIFICATE],
+    ["a field after the nonce", { nonceTail: "after" }, BAD_CERTIFICATE],
     ["a nonce that is cut short", { nonce: new Uint8Array(0) }, NONCE_MISMATCH],
     ["no nonce extension", { nonceExtension: undefined }, BAD_CERTIFICATE],
     [

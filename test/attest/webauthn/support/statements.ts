@@ -136,6 +136,8 @@ export function u2fPlan({ ca, attestationKey }: Makers, tweaks: Tweaks = {}): Pl
 export interface AppleTweaks extends Tweaks {
   readonly nonce?: Uint8Array;
   readonly nonceExtension?: Extension | undefined;
+  /** Another value behind the nonce, within its tag or after it. */
+  readonly nonceTail?: "inside" | "after";
   readonly leafSpki?: Uint8Array;
 }
 
@@ -144,7 +146,11 @@ export function applePlan({ ca }: Makers, tweaks: AppleTweaks = {}): Plan {
     format: "apple",
     anchors: [ca.root],
     statement: ({ message, credential }) => {
-      const nonce = seq(explicit(1, octets(tweaks.nonce ?? sha256(message))));
+      const value = octets(tweaks.nonce ?? sha256(message));
+      const [inside, after] = ["inside", "after"].map((place) =>
+        tweaks.nonceTail === place ? integer(1) : new Uint8Array(),
+      );
+      const nonce = seq(explicit(1, concatBytes([value, inside!])), after!);
       const extension = { oid: "1.2.840.113635.100.8.2", value: nonce };
       const leaf = ca.leaf({
         spki: tweaks.leafSpki ?? credential.spki,
@@ -192,6 +198,8 @@ export interface AndroidTweaks extends Tweaks {
   /** In place of the whole extension. */
   readonly description?: Uint8Array;
   readonly withoutDescription?: boolean;
+  /** A field behind those that the description has. */
+  readonly ninthField?: boolean;
 }
 
 export function androidPlan({ ca }: Makers, tweaks: AndroidTweaks = {}): Plan {
@@ -213,6 +221,7 @@ export function androidPlan({ ca }: Makers, tweaks: AndroidTweaks = {}): Plan {
           octets(new Uint8Array()),
           seq(...(tweaks.software ?? [highTag(701, integer(1))])),
           seq(...(tweaks.tee ?? [purpose(2, 3), noAuthRequired, origin(0)])),
+          ...(tweaks.ninthField === true ? [integer(1)] : []),
         );
       const leaf = ca.leaf({
         spki: tweaks.leafSpki ?? credential.spki,
