@@ -3,7 +3,21 @@
  * The engine of Node is `tokens/node/index.ts`, the client with its wallet `tokens/client/index.ts`.
  */
 export type { TokenCrypto } from "./crypto.ts";
-export type { BlindSigner, SpendOutcome, SpendRequest, SpentStore } from "./stores.ts";
+export type {
+  BlindSigner,
+  PrivateTokenVerifier,
+  SpendOutcome,
+  SpendRequest,
+  SpentStore,
+} from "./stores.ts";
+export {
+  type AmortizedBatchTokenRequest,
+  type AmortizedBatchTokenResponse,
+  encodeAmortizedBatchTokenRequest,
+  encodeAmortizedBatchTokenResponse,
+  parseAmortizedBatchTokenRequest,
+  parseAmortizedBatchTokenResponse,
+} from "./structures/amortized-batch.ts";
 export {
   type BatchLimits,
   DEFAULT_BATCH_LIMITS,
@@ -20,8 +34,11 @@ export {
 } from "./structures/issuer-directory.ts";
 export {
   isIssuanceMediaType,
+  ISSUANCE_MEDIA_TYPES,
   ISSUER_DIRECTORY_PATH,
   type IssuanceMediaType,
+  MEDIA_TYPE_AMORTIZED_BATCH_REQUEST,
+  MEDIA_TYPE_AMORTIZED_BATCH_RESPONSE,
   MEDIA_TYPE_GENERIC_BATCH_REQUEST,
   MEDIA_TYPE_GENERIC_BATCH_RESPONSE,
   MEDIA_TYPE_ISSUER_DIRECTORY,
@@ -46,6 +63,7 @@ export {
   type TokenResponse,
 } from "./structures/token-request.ts";
 export {
+  isPrivateTokenType,
   TOKEN_TYPE_BLIND_RSA,
   TOKEN_TYPE_VOPRF_P384,
   TOKEN_TYPE_VOPRF_RISTRETTO255,
@@ -74,8 +92,8 @@ export {
   type PrivateTokenChallenge,
   type ReceivedChallenge,
 } from "./challenge/private-token.ts";
+export { countTokenRequests } from "./issuer/examine.ts";
 export {
-  countTokenRequests,
   createIssuer,
   type IssuanceResult,
   type Issuer,

@@ -1,6 +1,6 @@
 /**
- * The two seams between the token layer and the machine it runs on: where spent tokens are remembered
- * and where blind signatures are made. Implementations live in `service/`.
+ * The seams between the token layer and the machine it runs on: where spent tokens are remembered and
+ * where private keys are used, to make blind signatures and to verify what only they can verify. Implementations live in `service/`.
  *
  * RFC 9577 §2.2 and §2.1.1.2 (redemption state), RFC 9578 §6.2 (issuance). Nothing here checks a
  * token: a redeemer calls `spend` only after the authenticator has verified.
@@ -65,13 +65,34 @@ export interface SpentStore {
  * `service/`, so that the event loop never runs the RSA operation.
  *
  * Contract: checks the result against the public key before it leaves (RFC 9474 §4.3, step "m ==
- * RSAVP1"), since a faulty CRT signature gives the key away. Knows nothing of who asks.
+ * RSAVP1"), since a faulty CRT signature gives the key away; of the private types the client checks the
+ * proof. Knows nothing of who asks.
  */
 export interface BlindSigner {
   /**
-   * The blind signature (type 0x0002: 256 bytes) over `blindedMessage`, which is hostile.
+   * The blind signature (type 0x0002: 256 bytes) over `blindedMessage`, which is hostile. For types
+   * 0x0001 and 0x0005 it is one or more blinded elements end to end, and the answer is the evaluated
+   * elements end to end, then one proof for all of them.
    * @throws `TOKEN_ISSUER_BUSY` when the queue is full, `TOKEN_KEY_UNKNOWN` when this signer does not
    * hold the key, `TOKEN_REQUEST_INVALID` when the message is no valid input of the operation
    */
   blindSign(tokenKeyId: Uint8Array, blindedMessage: Uint8Array): Promise<Uint8Array>;
+}
+
+/**
+ * Verifies tokens of the private types with the private key (RFC 9578 §5.4): one more operation that a
+ * worker pool does off the event loop. Knows nothing of challenges and of what was spent.
+ */
+export interface PrivateTokenVerifier {
+  /**
+   * True when `authenticator` is that of `authenticatorInput` under the key; both are hostile, and are
+   * compared in constant time.
+   * @throws `TOKEN_ISSUER_BUSY` when the queue is full, `TOKEN_KEY_UNKNOWN` when this verifier does not
+   * hold the key
+   */
+  verifyPrivate(
+    tokenKeyId: Uint8Array,
+    authenticatorInput: Uint8Array,
+    authenticator: Uint8Array,
+  ): Promise<boolean>;
 }

@@ -1,12 +1,15 @@
 /**
- * Issuance, RFC 9578 §5.2, §6.2 and the generic batch of draft-ietf-privacypass-batched-tokens: from
- * the body of a request to the body of a response. It knows nothing of who asks and charges no one;
- * {@link countTokenRequests} tells the attester what to charge before the issuer is asked.
+ * Issuance, RFC 9578 §5.2, §6.2 and the batches of draft-ietf-privacypass-batched-tokens: from the
+ * body of a request to the body of a response. It knows nothing of who asks and charges no one;
+ * `countTokenRequests` tells the attester what to charge before the issuer is asked.
  */
-import { isStileError, StileError } from "../../wire/index.ts";
-import type { IssuerKeyRecord } from "../keys/issuer-key-record.ts";
+import { concatBytes, isStileError } from "../../wire/index.ts";
 import type { KeyRing } from "../keys/key-ring.ts";
 import type { BlindSigner } from "../stores.ts";
+import {
+  encodeAmortizedBatchTokenResponse,
+  parseAmortizedBatchTokenRequest,
+} from "../structures/amortized-batch.ts";
 import {
   type BatchLimits,
   encodeGenericBatchTokenResponse,
@@ -14,6 +17,8 @@ import {
 } from "../structures/generic-batch.ts";
 import {
   type IssuanceMediaType,
+  MEDIA_TYPE_AMORTIZED_BATCH_REQUEST,
+  MEDIA_TYPE_AMORTIZED_BATCH_RESPONSE,
   MEDIA_TYPE_GENERIC_BATCH_REQUEST,
   MEDIA_TYPE_GENERIC_BATCH_RESPONSE,
   MEDIA_TYPE_TOKEN_REQUEST,
@@ -25,6 +30,14 @@ import {
   type TokenRequest,
   type TokenResponse,
 } from "../structures/token-request.ts";
+import { tokenTypeEntry } from "../structures/token-types.ts";
+import {
+  countIssuable,
+  issuanceKeyFor,
+  noneIssuable,
+  refusingMalformed,
+  unknownMediaType,
+} from "./examine.ts";
 
 export interface IssuerOptions {
   readonly keyRing: KeyRing;
@@ -35,9 +48,12 @@ export interface IssuerOptions {
 }
 
 export interface IssuanceResult {
-  /** 206 when a batch was issued in part. */
+  /** 206 when a generic batch was issued in part. */
   readonly status: 200 | 206;
-  readonly mediaType: typeof MEDIA_TYPE_TOKEN_RESPONSE | typeof MEDIA_TYPE_GENERIC_BATCH_RESPONSE;
+  readonly mediaType:
+    | typeof MEDIA_TYPE_TOKEN_RESPONSE
+    | typeof MEDIA_TYPE_GENERIC_BATCH_RESPONSE
+    | typeof MEDIA_TYPE_AMORTIZED_BATCH_RESPONSE;
   readonly body: Uint8Array;
   /** How many tokens were issued, 1 or more. */
   readonly issued: number;
@@ -110,74 +126,39 @@ export function createIssuer(options: IssuerOptions): Issuer {
           return issueSingle(body);
         case MEDIA_TYPE_GENERIC_BATCH_REQUEST:
           return issueBatch(body);
+        case MEDIA_TYPE_AMORTIZED_BATCH_REQUEST:
+          return issueAmortized(options, body);
       }
       return unknownMediaType(mediaType);
     },
   };
 }
 
-/**
- * How many tokens a body asks for, by the same strict parse as issuance.
- * @param body hostile
- * @throws `TOKEN_REQUEST_INVALID`, `TOKEN_TYPE_UNSUPPORTED`, `TOKEN_BATCH_TOO_LARGE`
- */
-export function countTokenRequests(
-  mediaType: IssuanceMediaType,
-  body: Uint8Array,
-  limits: BatchLimits,
-): number {
-  switch (mediaType) {
-    case MEDIA_TYPE_TOKEN_REQUEST:
-      refusingMalformed(() => parseTokenRequest(body));
-      return 1;
-    case MEDIA_TYPE_GENERIC_BATCH_REQUEST:
-      return refusingMalformed(() => parseGenericBatchTokenRequest(body, limits)).length;
-  }
-  return unknownMediaType(mediaType);
+/** The amortized batch: one key, one call of the signer, all or nothing. */
+async function issueAmortized(options: IssuerOptions, body: Uint8Array): Promise<IssuanceResult> {
+  const { keyRing, signer, limits } = options;
+  const request = refusingMalformed(() => parseAmortizedBatchTokenRequest(body, limits));
+  const { tokenType, blindedElements } = request;
+  const key = issuanceKeyFor(keyRing, request);
+  const response = await signer.blindSign(key.tokenKeyId, concatBytes(blindedElements));
+  return {
+    status: 200,
+    mediaType: MEDIA_TYPE_AMORTIZED_BATCH_RESPONSE,
+    body: encodeAmortized(tokenType, response),
+    issued: blindedElements.length,
+  };
 }
 
-/** RFC 9578 §6.2: token_type is supported; truncated_token_key_id is that of a key that may sign. */
-function issuanceKeyFor(keyRing: KeyRing, request: TokenRequest): IssuerKeyRecord {
-  if (!keyRing.servesType(request.tokenType)) {
-    throw new StileError("TOKEN_TYPE_UNSUPPORTED", "token_type: expected a type of this issuer");
+/** Cuts the signer's answer into elements and proof. */
+function encodeAmortized(tokenType: number, response: Uint8Array): Uint8Array {
+  const { blindedLength = 1, proofLength = 0 } = tokenTypeEntry(tokenType) ?? {};
+  const proofAt = response.length - proofLength;
+  const evaluatedElements: Uint8Array[] = [];
+  for (let at = 0; at < proofAt; at += blindedLength) {
+    evaluatedElements.push(response.subarray(at, at + blindedLength));
   }
-  const key = keyRing.issuanceKey(request.tokenType, request.truncatedTokenKeyId);
-  if (key === undefined) {
-    throw new StileError("TOKEN_KEY_UNKNOWN", "truncated_token_key_id: expected an active key");
-  }
-  return key;
-}
-
-/** {@link Issuer.examine} */
-function countIssuable(
-  keyRing: KeyRing,
-  limits: BatchLimits,
-  mediaType: IssuanceMediaType,
-  body: Uint8Array,
-): number {
-  switch (mediaType) {
-    case MEDIA_TYPE_TOKEN_REQUEST:
-      issuanceKeyFor(
-        keyRing,
-        refusingMalformed(() => parseTokenRequest(body)),
-      );
-      return 1;
-    case MEDIA_TYPE_GENERIC_BATCH_REQUEST: {
-      const requests = refusingMalformed(() => parseGenericBatchTokenRequest(body, limits));
-      const issuable = requests.filter((request) => isIssuable(keyRing, request)).length;
-      if (issuable === 0) throw noneIssuable();
-      return issuable;
-    }
-  }
-  return unknownMediaType(mediaType);
-}
-
-function isIssuable(keyRing: KeyRing, request: TokenRequest): boolean {
-  return keyRing.issuanceKey(request.tokenType, request.truncatedTokenKeyId) !== undefined;
-}
-
-function noneIssuable(): StileError {
-  return new StileError("TOKEN_REQUEST_INVALID", "no request of the batch can be issued");
+  const evaluatedProof = response.subarray(proofAt);
+  return encodeAmortizedBatchTokenResponse({ tokenType, evaluatedElements, evaluatedProof });
 }
 
 /** What one request of a batch may fail with, by its own fault. */
@@ -187,16 +168,6 @@ function isRefusal(error: unknown): boolean {
     isStileError(error, "TOKEN_TYPE_UNSUPPORTED") ||
     isStileError(error, "TOKEN_KEY_UNKNOWN")
   );
-}
-
-/** RFC 9578 knows one answer to a malformed request, and so do we. */
-function refusingMalformed<T>(parse: () => T): T {
-  try {
-    return parse();
-  } catch (cause) {
-    if (!isStileError(cause) || !cause.code.startsWith("WIRE_")) throw cause;
-    throw new StileError("TOKEN_REQUEST_INVALID", cause.message, { cause });
-  }
 }
 
 /** Maps in order with at most `concurrency` calls at a time; the first failure stops the rest. */
@@ -221,8 +192,4 @@ async function inParallel<T, R>(
   };
   await Promise.all(Array.from({ length: Math.min(concurrency, items.length) }, lane));
   return results;
-}
-
-function unknownMediaType(mediaType: never): never {
-  throw new TypeError(`expected a media type of issuance, got ${String(mediaType)}`);
 }

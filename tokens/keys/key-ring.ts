@@ -1,13 +1,13 @@
 /**
  * The issuer keys that a process knows: which one signs a request, which ones redeem. Two keys that
- * are alive never share a truncated id, so a request names one key; at most 8 are alive, because each
- * key is a set that its clients hide in, and smaller sets hide worse (RFC 9576 §6.2).
+ * are alive never share a truncated id, so a request names one key; at most 8 of a type are alive,
+ * because each key is a set that its clients hide in, and smaller sets hide worse (RFC 9576 §6.2).
  * It holds no private key and destroys nothing by itself.
  */
 import { encodeHex, StileError } from "../../wire/index.ts";
 import { type IssuerKeyRecord, keyStateAt, truncatedTokenKeyId } from "./issuer-key-record.ts";
 
-/** DESIGN: more keys than this partition the clients. */
+/** DESIGN: more keys of one type than this partition the clients. */
 export const MAX_LIVE_KEYS = 8;
 
 export interface KeyRing {
@@ -101,7 +101,9 @@ function indexOf(
 ): ReadonlyMap<string, IssuerKeyRecord> {
   records.forEach(checkRecord);
   const live = records.filter((record) => keyStateAt(record, nowMs) !== "destroyed");
-  if (live.length > MAX_LIVE_KEYS) throw invalid(`expected at most ${MAX_LIVE_KEYS} live keys`);
+  if (Math.max(0, ...countByType(live)) > MAX_LIVE_KEYS) {
+    throw invalid(`expected at most ${MAX_LIVE_KEYS} live keys of a type`);
+  }
   const truncatedIds = new Set(live.map((record) => truncatedTokenKeyId(record.tokenKeyId)));
   if (truncatedIds.size !== live.length) throw invalid("two live keys share a truncated id");
   const entries = records.map((record) => [encodeHex(record.tokenKeyId), record] as const);
@@ -111,6 +113,12 @@ function indexOf(
   return new Map(
     entries.sort(([a, x], [b, y]) => y.notBeforeMs - x.notBeforeMs || (a < b ? -1 : 1)),
   );
+}
+
+function countByType(records: readonly IssuerKeyRecord[]): readonly number[] {
+  const counts = new Map<number, number>();
+  for (const { tokenType } of records) counts.set(tokenType, (counts.get(tokenType) ?? 0) + 1);
+  return [...counts.values()];
 }
 
 function checkRecord(record: IssuerKeyRecord): void {

@@ -1,5 +1,5 @@
 /**
- * Redemption, RFC 9577 §2.2.2 and RFC 9578 §6.4: the one place where a token turns into an admission.
+ * Redemption, RFC 9577 §2.2.2 and RFC 9578 §5.4, §6.4: the one place where a token turns into an admission.
  *
  * A token is redeemed when all of this holds, checked in this order:
  *  1. its bytes are one Token and nothing else;
@@ -21,16 +21,18 @@ import type { Challenger, ChallengeScope } from "../challenge/challenger.ts";
 import type { TokenCrypto } from "../crypto.ts";
 import type { IssuerKeyRecord } from "../keys/issuer-key-record.ts";
 import type { KeyRing } from "../keys/key-ring.ts";
-import type { SpendOutcome, SpendRequest, SpentStore } from "../stores.ts";
+import type { PrivateTokenVerifier, SpendOutcome, SpendRequest, SpentStore } from "../stores.ts";
 import { parseToken, type Token } from "../structures/token.ts";
-import { TOKEN_TYPE_BLIND_RSA } from "../structures/token-types.ts";
+import { isPrivateTokenType, TOKEN_TYPE_BLIND_RSA } from "../structures/token-types.ts";
 
 export interface RedeemerOptions {
-  /** Public records are enough: type 0x0002 is verified without a secret. */
+  /** Public records are enough for type 0x0002, which is verified without a secret. */
   readonly keyRing: KeyRing;
   readonly challenger: Challenger;
   readonly spentStore: SpentStore;
   readonly crypto: TokenCrypto;
+  /** Of types 0x0001 and 0x0005; without it they are refused. It holds private keys, so it is an issuer's. */
+  readonly privateVerifier?: PrivateTokenVerifier;
   /** Unix milliseconds. */
   readonly clock: () => number;
   /** How long after the first redemption a repeat is answered; afterwards the token is spent. */
@@ -59,7 +61,8 @@ export interface RedeemedToken {
 export interface Redeemer {
   /**
    * @throws `WIRE_*`, `TOKEN_TYPE_UNSUPPORTED`, `TOKEN_KEY_UNKNOWN`, `TOKEN_CHALLENGE_MISMATCH`,
-   * `TOKEN_AUTHENTICATOR_INVALID`, `TOKEN_ALREADY_SPENT`, `TOKEN_STORE_UNAVAILABLE`
+   * `TOKEN_AUTHENTICATOR_INVALID`, `TOKEN_ALREADY_SPENT`, `TOKEN_STORE_UNAVAILABLE`; of a private
+   * verifier also `TOKEN_ISSUER_BUSY`, and then nothing was spent
    */
   redeem(request: RedemptionRequest): Promise<RedeemedToken>;
 }
@@ -67,19 +70,20 @@ export interface Redeemer {
 const BINDING_LABEL = encodeUtf8("stile/1 redemption binding");
 
 export function createRedeemer(options: RedeemerOptions): Redeemer {
-  const { keyRing, challenger, spentStore, crypto, clock, repeatWindowMs } = options;
+  const { keyRing, challenger, spentStore, crypto, privateVerifier, clock, repeatWindowMs } =
+    options;
   if (!Number.isSafeInteger(repeatWindowMs) || repeatWindowMs < 0) {
     throw new RangeError("repeatWindowMs: expected 0 or more");
   }
 
   async function verify(token: Token, scope: ChallengeScope): Promise<void> {
-    checkTokenType(token);
+    checkTokenType(token, privateVerifier);
     const key = redemptionKeyOf(token, keyRing);
     const digests = challenger.acceptedDigests(scope, token.tokenType);
     if (!isAccepted(token.challengeDigest, digests)) {
       throw new StileError("TOKEN_CHALLENGE_MISMATCH", "challenge_digest: expected one of ours");
     }
-    if (!(await isAuthentic(token, key, crypto))) {
+    if (!(await isAuthentic(token, key, crypto, privateVerifier))) {
       throw new StileError("TOKEN_AUTHENTICATOR_INVALID", "authenticator: expected a signature");
     }
   }
@@ -117,8 +121,9 @@ export function createRedeemer(options: RedeemerOptions): Redeemer {
   };
 }
 
-function checkTokenType(token: Token): void {
+function checkTokenType(token: Token, privateVerifier: PrivateTokenVerifier | undefined): void {
   if (token.tokenType === TOKEN_TYPE_BLIND_RSA) return;
+  if (isPrivateTokenType(token.tokenType) && privateVerifier !== undefined) return;
   throw new StileError("TOKEN_TYPE_UNSUPPORTED", "token_type: expected a type of this origin");
 }
 
@@ -133,14 +138,20 @@ function isAccepted(digest: Uint8Array, accepted: readonly Uint8Array[]): boolea
   return accepted.map((one) => constantTimeEqual(digest, one)).includes(true);
 }
 
-/** RFC 9578 §6.4: over the received bytes, not over an encoding of what was parsed. */
+/** RFC 9578 §5.4, §6.4: over the received bytes, not over an encoding of what was parsed. */
 async function isAuthentic(
   token: Token,
   key: IssuerKeyRecord,
   crypto: TokenCrypto,
+  privateVerifier: PrivateTokenVerifier | undefined,
 ): Promise<boolean> {
   const { authenticatorInput, authenticator } = token;
-  return crypto.verifyType2(key.publicKeySpki, authenticatorInput, authenticator);
+  if (token.tokenType === TOKEN_TYPE_BLIND_RSA) {
+    return crypto.verifyType2(key.publicKeySpki, authenticatorInput, authenticator);
+  }
+  // the verifier was there when the type was checked; without one nothing is authentic
+  if (privateVerifier === undefined) return false;
+  return privateVerifier.verifyPrivate(key.tokenKeyId, authenticatorInput, authenticator);
 }
 
 function bindingDigest(crypto: TokenCrypto, token: Token, binding: Uint8Array): Uint8Array {

@@ -8,12 +8,24 @@ export const MEDIA_TYPE_TOKEN_RESPONSE = "application/private-token-response";
 export const MEDIA_TYPE_GENERIC_BATCH_REQUEST = "application/private-token-generic-batch-request";
 export const MEDIA_TYPE_GENERIC_BATCH_RESPONSE = "application/private-token-generic-batch-response";
 
+export const MEDIA_TYPE_AMORTIZED_BATCH_REQUEST =
+  "application/private-token-amortized-batch-request";
+export const MEDIA_TYPE_AMORTIZED_BATCH_RESPONSE =
+  "application/private-token-amortized-batch-response";
+
 /** The media types of an issuance request that are served here. */
 export type IssuanceMediaType =
   | typeof MEDIA_TYPE_TOKEN_REQUEST
-  | typeof MEDIA_TYPE_GENERIC_BATCH_REQUEST;
+  | typeof MEDIA_TYPE_GENERIC_BATCH_REQUEST
+  | typeof MEDIA_TYPE_AMORTIZED_BATCH_REQUEST;
+
+export const ISSUANCE_MEDIA_TYPES: readonly IssuanceMediaType[] = [
+  MEDIA_TYPE_TOKEN_REQUEST,
+  MEDIA_TYPE_GENERIC_BATCH_REQUEST,
+  MEDIA_TYPE_AMORTIZED_BATCH_REQUEST,
+];
 
 /** Any other type is for the HTTP layer to refuse (415). */
 export function isIssuanceMediaType(mediaType: string): mediaType is IssuanceMediaType {
-  return mediaType === MEDIA_TYPE_TOKEN_REQUEST || mediaType === MEDIA_TYPE_GENERIC_BATCH_REQUEST;
+  return ISSUANCE_MEDIA_TYPES.some((one) => one === mediaType);
 }

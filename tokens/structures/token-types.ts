@@ -22,6 +22,11 @@ export interface TokenTypeEntry {
   readonly blindedLength: number;
   /** Length of a TokenResponse. */
   readonly responseLength: number;
+  /**
+   * Length of the proof that ends a response, Ns + Ns, for the types that only the holder of the private
+   * key verifies; what is before it has `blindedLength`. 0 for a publicly verifiable type.
+   */
+  readonly proofLength: number;
 }
 
 /** Nid of every registered type: a token_key_id is a SHA-256 digest. */
@@ -30,12 +35,24 @@ export const NONCE_BYTES = 32;
 export const CHALLENGE_DIGEST_BYTES = 32;
 
 const ENTRIES: readonly TokenTypeEntry[] = [
-  { tokenType: TOKEN_TYPE_VOPRF_P384, Nk: 48, blindedLength: 49, responseLength: 145 },
-  { tokenType: TOKEN_TYPE_BLIND_RSA, Nk: 256, blindedLength: 256, responseLength: 256 },
-  { tokenType: TOKEN_TYPE_VOPRF_RISTRETTO255, Nk: 64, blindedLength: 32, responseLength: 96 },
+  entry(TOKEN_TYPE_VOPRF_P384, { Nk: 48, blindedLength: 49, proofLength: 96 }),
+  entry(TOKEN_TYPE_BLIND_RSA, { Nk: 256, blindedLength: 256, proofLength: 0 }),
+  entry(TOKEN_TYPE_VOPRF_RISTRETTO255, { Nk: 64, blindedLength: 32, proofLength: 64 }),
 ];
 
 /** The sizes of a token type, or `undefined` for a type that cannot be framed. */
 export function tokenTypeEntry(tokenType: number): TokenTypeEntry | undefined {
   return ENTRIES.find((entry) => entry.tokenType === tokenType);
+}
+
+/** True for a type whose tokens only the holder of the private key can verify (RFC 9578 §5). */
+export function isPrivateTokenType(tokenType: number): boolean {
+  return (tokenTypeEntry(tokenType)?.proofLength ?? 0) > 0;
+}
+
+function entry(
+  tokenType: number,
+  sizes: Omit<TokenTypeEntry, "tokenType" | "responseLength">,
+): TokenTypeEntry {
+  return { tokenType, ...sizes, responseLength: sizes.blindedLength + sizes.proofLength };
 }

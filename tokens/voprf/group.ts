@@ -3,19 +3,10 @@
  * constants of the two ciphersuites that Privacy Pass uses (RFC 9497 §4.1, §4.4). Who implements it
  * keeps secret scalars out of JavaScript numbers: they arrive and leave as bytes in native memory.
  */
-import {
-  TOKEN_TYPE_VOPRF_P384,
-  TOKEN_TYPE_VOPRF_RISTRETTO255,
-  tokenTypeEntry,
-} from "../structures/token-types.ts";
+import { TOKEN_TYPE_VOPRF_P384, TOKEN_TYPE_VOPRF_RISTRETTO255 } from "../structures/token-types.ts";
 
 /** The token types whose issuer key is a VOPRF key. */
 export type VoprfTokenType = typeof TOKEN_TYPE_VOPRF_P384 | typeof TOKEN_TYPE_VOPRF_RISTRETTO255;
-
-/** True for a type that only the holder of the private key can verify. */
-export function isVoprfTokenType(tokenType: number): tokenType is VoprfTokenType {
-  return tokenType === TOKEN_TYPE_VOPRF_P384 || tokenType === TOKEN_TYPE_VOPRF_RISTRETTO255;
-}
 
 /** One row of RFC 9497 §4; sizes in bytes. */
 export interface VoprfCiphersuite {
@@ -54,15 +45,6 @@ export const RISTRETTO255_SHA512: VoprfCiphersuite = {
 
 export function voprfCiphersuite(tokenType: VoprfTokenType): VoprfCiphersuite {
   return tokenType === TOKEN_TYPE_VOPRF_P384 ? P384_SHA384 : RISTRETTO255_SHA512;
-}
-
-/**
- * How many elements a `blinded_msg` holds: 1 of a single request, more of an amortized batch; 0 when
- * its length is no multiple of an element's.
- */
-export function countElements(tokenType: VoprfTokenType, length: number): number {
-  const size = tokenTypeEntry(tokenType)?.blindedLength ?? Number.NaN;
-  return length % size === 0 ? length / size : 0;
 }
 
 /**

@@ -1,0 +1,105 @@
+/**
+ * What can be told of a request without signing: how many tokens it asks for, and how many of them this
+ * issuer would give (RFC 9578 §5.2, §6.2). Malformed requests of every form get one answer.
+ */
+import { isStileError, StileError } from "../../wire/index.ts";
+import type { IssuerKeyRecord } from "../keys/issuer-key-record.ts";
+import type { KeyRing } from "../keys/key-ring.ts";
+import { parseAmortizedBatchTokenRequest } from "../structures/amortized-batch.ts";
+import { type BatchLimits, parseGenericBatchTokenRequest } from "../structures/generic-batch.ts";
+import {
+  type IssuanceMediaType,
+  MEDIA_TYPE_AMORTIZED_BATCH_REQUEST,
+  MEDIA_TYPE_GENERIC_BATCH_REQUEST,
+  MEDIA_TYPE_TOKEN_REQUEST,
+} from "../structures/media-types.ts";
+import { parseTokenRequest, type TokenRequest } from "../structures/token-request.ts";
+
+/**
+ * How many tokens a body asks for, by the same strict parse as issuance.
+ * @param body hostile
+ * @throws `TOKEN_REQUEST_INVALID`, `TOKEN_TYPE_UNSUPPORTED`, `TOKEN_BATCH_TOO_LARGE`
+ */
+export function countTokenRequests(
+  mediaType: IssuanceMediaType,
+  body: Uint8Array,
+  limits: BatchLimits,
+): number {
+  switch (mediaType) {
+    case MEDIA_TYPE_TOKEN_REQUEST:
+      refusingMalformed(() => parseTokenRequest(body));
+      return 1;
+    case MEDIA_TYPE_GENERIC_BATCH_REQUEST:
+      return refusingMalformed(() => parseGenericBatchTokenRequest(body, limits)).length;
+    case MEDIA_TYPE_AMORTIZED_BATCH_REQUEST:
+      return refusingMalformed(() => parseAmortizedBatchTokenRequest(body, limits)).blindedElements
+        .length;
+  }
+  return unknownMediaType(mediaType);
+}
+
+/** RFC 9578 §6.2: token_type is supported; truncated_token_key_id is that of a key that may sign. */
+export function issuanceKeyFor(
+  keyRing: KeyRing,
+  request: Pick<TokenRequest, "tokenType" | "truncatedTokenKeyId">,
+): IssuerKeyRecord {
+  if (!keyRing.servesType(request.tokenType)) {
+    throw new StileError("TOKEN_TYPE_UNSUPPORTED", "token_type: expected a type of this issuer");
+  }
+  const key = keyRing.issuanceKey(request.tokenType, request.truncatedTokenKeyId);
+  if (key === undefined) {
+    throw new StileError("TOKEN_KEY_UNKNOWN", "truncated_token_key_id: expected an active key");
+  }
+  return key;
+}
+
+/** `Issuer.examine`: what would be issued now, by everything that can be known without signing. */
+export function countIssuable(
+  keyRing: KeyRing,
+  limits: BatchLimits,
+  mediaType: IssuanceMediaType,
+  body: Uint8Array,
+): number {
+  switch (mediaType) {
+    case MEDIA_TYPE_TOKEN_REQUEST:
+      issuanceKeyFor(
+        keyRing,
+        refusingMalformed(() => parseTokenRequest(body)),
+      );
+      return 1;
+    case MEDIA_TYPE_GENERIC_BATCH_REQUEST: {
+      const requests = refusingMalformed(() => parseGenericBatchTokenRequest(body, limits));
+      const issuable = requests.filter((request) => isIssuable(keyRing, request)).length;
+      if (issuable === 0) throw noneIssuable();
+      return issuable;
+    }
+    case MEDIA_TYPE_AMORTIZED_BATCH_REQUEST: {
+      const request = refusingMalformed(() => parseAmortizedBatchTokenRequest(body, limits));
+      issuanceKeyFor(keyRing, request);
+      return request.blindedElements.length;
+    }
+  }
+  return unknownMediaType(mediaType);
+}
+
+function isIssuable(keyRing: KeyRing, request: TokenRequest): boolean {
+  return keyRing.issuanceKey(request.tokenType, request.truncatedTokenKeyId) !== undefined;
+}
+
+export function noneIssuable(): StileError {
+  return new StileError("TOKEN_REQUEST_INVALID", "no request of the batch can be issued");
+}
+
+/** RFC 9578 knows one answer to a malformed request, and so do we. */
+export function refusingMalformed<T>(parse: () => T): T {
+  try {
+    return parse();
+  } catch (cause) {
+    if (!isStileError(cause) || !cause.code.startsWith("WIRE_")) throw cause;
+    throw new StileError("TOKEN_REQUEST_INVALID", cause.message, { cause });
+  }
+}
+
+export function unknownMediaType(mediaType: never): never {
+  throw new TypeError(`expected a media type of issuance, got ${String(mediaType)}`);
+}
