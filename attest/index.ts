@@ -10,13 +10,7 @@ export {
   makeCredential,
   type MakeCredentialOptions,
 } from "./credential/make-credential.ts";
-export {
-  type EkCertificateOddity,
-  parseTrustedRoots,
-  type TrustedRoots,
-  type VerifiedEkCertificate,
-  verifyEkCertificate,
-} from "./ek/index.ts";
+export * from "./ek/index.ts";
 export { type BindingInput, type BindingPurpose, evidenceBinding } from "./enrolment/binding.ts";
 export * from "./enrolment/messages.ts";
 export {

@@ -25,6 +25,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: "the device side: agent attest | tokens | fetch URL",
     run: async (args) => (await import("./agent.ts")).agentCommand(args),
   },
+  verify: {
+    summary: "verify ek | quote | eventlog | ima | webauthn FILE ... (--json)",
+    run: async (args) => (await import("./verify/index.ts")).verifyCommand(args),
+  },
   config: {
     summary: "config check FILE, config docs",
     run: async (args) => (await import("./config.ts")).configCommand(args),
