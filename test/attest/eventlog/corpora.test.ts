@@ -1,50 +1,26 @@
 /** Logs of real machines: each gets the verdict that its origin states. */
 import { describe, expect, it } from "vitest";
-import {
-  parseEventLog,
-  replayEventLog,
-  type VerifiedEventLog,
-  verifyEventLog,
-} from "../../../attest/eventlog/index.ts";
-import {
-  checkAkPublic,
-  encodeTpmlPcrSelection,
-  parseTpmtPublic,
-  verifyQuote,
-} from "../../../attest/index.ts";
-import { HASH_ROWS, hashRow } from "../../../attest/structures/constants.ts";
+import { parseEventLog, replayEventLog, verifyEventLog } from "../../../attest/eventlog/index.ts";
+import { HASH_ROWS } from "../../../attest/structures/constants.ts";
 import { encodeHex } from "../../../wire/index.ts";
 import { codeOf } from "../../support/reject.ts";
-import { readShared, readSharedJson, sharedMissing } from "../../support/shared.ts";
-import { buildLog, crypto, quoteOf } from "./support/log-builder.ts";
-
-interface Expected {
-  readonly pcrBanks: Readonly<Record<string, Readonly<Record<string, string>>>>;
-  readonly bootServicesApplications: Readonly<Record<string, readonly string[]>>;
-}
-
-const log = (name: string): Uint8Array => readShared(`corpora/eventlogs/${name}`);
-const expected = sharedMissing
-  ? {}
-  : (readSharedJson("corpora/eventlogs/expected.json") as Readonly<Record<string, Expected>>);
-
-/** As if quoted by the machine itself. */
-function verifiedByItself(bytes: Uint8Array): VerifiedEventLog {
-  const { algorithms } = parseEventLog(bytes);
-  const hashes = HASH_ROWS.filter(({ alg }) => algorithms.some((known) => known.alg === alg));
-  const quote = quoteOf(
-    bytes,
-    hashes.map(({ name }) => name),
-  );
-  return verifyEventLog({ log: bytes, quote, crypto });
-}
-const codesOf = ({ findings }: VerifiedEventLog): string[] => [
-  ...new Set(findings.map(({ code }) => code)),
-];
+import { sharedMissing } from "../../support/shared.ts";
+import {
+  dumpedLog,
+  EVENT_LOG_ROWS,
+  exitBootServicesQuote,
+  EXPECTED_LOGS,
+  findingCodesOf,
+  sharedLog,
+  statedQuote,
+  verifyDumpedQuote,
+  verifySharedLog,
+} from "../support/corpora/event-logs.ts";
+import { crypto, quoteOf } from "./support/log-builder.ts";
 
 describe.skipIf(sharedMissing)("logs with known PCRs", () => {
-  it.each(Object.entries(expected))("E3: %s replays to every bank", (name, { pcrBanks }) => {
-    const parsed = parseEventLog(log(name));
+  it.each(Object.entries(EXPECTED_LOGS))("E3: %s replays to every bank", (name, { pcrBanks }) => {
+    const parsed = parseEventLog(sharedLog(name));
     for (const [bank, values] of Object.entries(pcrBanks)) {
       const row = HASH_ROWS.find((known) => known.name === bank)!;
       const replayed = replayEventLog(parsed, row, crypto);
@@ -55,8 +31,8 @@ describe.skipIf(sharedMissing)("logs with known PCRs", () => {
     }
   });
 
-  it.each(Object.entries(expected))("E8: %s has the boot applications", (name, entry) => {
-    const { boot } = verifiedByItself(log(name));
+  it.each(Object.entries(EXPECTED_LOGS))("E8: %s has the boot applications", (name, entry) => {
+    const { boot } = verifySharedLog(sharedLog(name));
     for (const [bank, digests] of Object.entries(entry.bootServicesApplications)) {
       const row = HASH_ROWS.find((known) => known.name === bank)!;
       expect(boot.bootApplications.map((image) => encodeHex(image.digests.get(row.alg)!))).toEqual(
@@ -69,8 +45,13 @@ describe.skipIf(sharedMissing)("logs with known PCRs", () => {
     }
   });
 
-  it.each(Object.entries(expected))("E3: %s with one PCR changed is refused", (name) => {
-    const bytes = log(name);
+  it.each(Object.keys(EXPECTED_LOGS))("E3: %s verifies against those PCRs", (name) => {
+    const verified = verifySharedLog(sharedLog(name), statedQuote(name));
+    expect(verified.coveredPcrs).toEqual(expect.arrayContaining([0, 1, 2, 3, 4, 5, 6, 7]));
+  });
+
+  it.each(Object.entries(EXPECTED_LOGS))("E3: %s with one PCR changed is refused", (name) => {
+    const bytes = sharedLog(name);
     const good = quoteOf(bytes, ["sha1"]);
     for (let changed = 0; changed < 8; changed += 1) {
       const pcrValues = good.pcrValues.map((entry) =>
@@ -85,35 +66,14 @@ describe.skipIf(sharedMissing)("logs with known PCRs", () => {
 });
 
 describe.skipIf(sharedMissing)("what the logs say", () => {
-  it.each([
-    [
-      "arch-linux-workstation.bin",
-      "off",
-      ["secure-boot-variable-empty", "boot-application-unexpected"],
-    ],
-    ["cos-85-amd-sev.bin", "on", ["authority-padded"]],
-    ["debian-10.bin", "on", ["authority-padded"]],
-    ["rhel8-uefi.bin", "on", []],
-    ["ubuntu-2104-no-dbx.bin", "off", []],
-    ["ubuntu-2104-no-secure-boot.bin", "off", []],
-    ["crypto_agile_eventlog", "off", ["secure-boot-variable-empty", "boot-application-unexpected"]],
-    ["ebs_event_missing_eventlog", "off", []],
-    ["keylime_binary_bios_measurements", "off", ["boot-application-unexpected"]],
-    ["option_rom_eventlog", "on", []],
-    [
-      "sb_cert_eventlog",
-      "on",
-      ["separator-missing", "authority-padded", "boot-application-unexpected"],
-    ],
-    ["short_no_action_eventlog", "unknown", ["separator-missing"]],
-  ])("E7: %s has Secure Boot %s, and is odd in %j", (name, state, codes) => {
-    const verified = verifiedByItself(log(name));
+  it.each(EVENT_LOG_ROWS)("E7: %s has Secure Boot %s, and is odd in %j", (name, state, codes) => {
+    const verified = verifySharedLog(sharedLog(name));
     expect(verified.secureBoot.state).toBe(state);
-    expect(codesOf(verified)).toEqual(codes);
+    expect(findingCodesOf(verified)).toEqual(codes);
   });
 
   it("E7: names the certificate authorities that let things run", () => {
-    const { secureBoot } = verifiedByItself(log("sb_cert_eventlog"));
+    const { secureBoot } = verifySharedLog(sharedLog("sb_cert_eventlog"));
     expect(secureBoot.databases.map(({ name }) => name)).toEqual(["PK", "KEK", "db", "dbx"]);
     expect(secureBoot.authorities.map(({ variable, isInDb }) => [variable, isInDb])).toEqual([
       ["db", true],
@@ -125,12 +85,14 @@ describe.skipIf(sharedMissing)("what the logs say", () => {
   });
 
   it("E8: reports option ROMs and drivers", () => {
-    expect(verifiedByItself(log("option_rom_eventlog")).boot.drivers).toHaveLength(1);
-    expect(verifiedByItself(log("keylime_binary_bios_measurements")).boot.drivers).toHaveLength(3);
+    expect(verifySharedLog(sharedLog("option_rom_eventlog")).boot.drivers).toHaveLength(1);
+    expect(
+      verifySharedLog(sharedLog("keylime_binary_bios_measurements")).boot.drivers,
+    ).toHaveLength(3);
   });
 
   it("E5: believes a boot loader's text only where it is what was measured", () => {
-    const { loader } = verifiedByItself(log("ubuntu-2104-no-secure-boot.bin")).boot;
+    const { loader } = verifySharedLog(sharedLog("ubuntu-2104-no-secure-boot.bin")).boot;
     const covered = loader.filter((entry) => entry.covered).map(({ text }) => text);
     expect(covered.some((text) => /^kernel_cmdline: \/boot\/vmlinuz-.* root=/.test(text))).toBe(
       true,
@@ -141,89 +103,35 @@ describe.skipIf(sharedMissing)("what the logs say", () => {
   });
 
   it("E9: ExitBootServices events that the log lacks are a refusal, unless named as a workaround", () => {
-    const bytes = log("ebs_event_missing_eventlog");
-    const action = (text: string): { pcr: number; type: number; data: Uint8Array } => ({
-      pcr: 5,
-      type: 0x8000_0007,
-      data: Buffer.from(text),
-    });
-    // What the TPM held in the end: the log, and these two.
-    const missing = parseEventLog(
-      buildLog(
-        [
-          action("Exit Boot Services Invocation"),
-          action("Exit Boot Services Returned with Success"),
-        ],
-        ["sha1"],
-      ),
-    ).events;
-    const parsed = parseEventLog(bytes);
-    const whole = { ...parsed, events: [...parsed.events, ...missing] };
-    const sha1 = hashRow(4)!;
-    const pcrValues = replayEventLog(whole, sha1, crypto).map((value, pcr) => ({
-      hash: sha1.name,
-      pcr,
-      value,
-    }));
-    const check = { log: bytes, quote: { kind: "verified-quote", pcrValues }, crypto } as const;
-    expect(codeOf(() => verifyEventLog(check))).toBe("ATTEST_EVENT_LOG_MISMATCH");
-    const explained = verifyEventLog({ ...check, workarounds: ["exit-boot-services-missing"] });
-    expect(explained.workarounds).toEqual(["exit-boot-services-missing"]);
-    const strict = verifyEventLog({
-      ...check,
-      quote: quoteOf(bytes, ["sha1"]),
-      workarounds: ["exit-boot-services-missing"],
-    });
-    expect(strict.workarounds).toEqual([]);
+    const bytes = sharedLog("ebs_event_missing_eventlog");
+    const quote = exitBootServicesQuote(bytes);
+    const named = ["exit-boot-services-missing"] as const;
+    expect(codeOf(() => verifySharedLog(bytes, quote))).toBe("ATTEST_EVENT_LOG_MISMATCH");
+    expect(verifySharedLog(bytes, quote, named).workarounds).toEqual(named);
+    expect(verifySharedLog(bytes, quoteOf(bytes, ["sha1"]), named).workarounds).toEqual([]);
   });
 
   it("E1: refuses 34 bytes of nonsense", () => {
-    expect(codeOf(() => parseEventLog(log("keylime_binary_bios_measurements-bogus")))).toMatch(
-      /^(WIRE|ATTEST)_/,
-    );
+    expect(
+      codeOf(() => parseEventLog(sharedLog("keylime_binary_bios_measurements-bogus"))),
+    ).toMatch(/^(WIRE|ATTEST)_/);
   });
 });
 
-interface Dump {
-  readonly AK: { readonly Public: string };
-  readonly Quote: { readonly Quote: string; readonly Signature: string };
-  readonly Log: {
-    readonly PCRs: readonly { readonly Index: number; readonly Digest: string }[];
-    readonly Raw: string;
-  };
-}
-
 describe.skipIf(sharedMissing)("whole dumps", () => {
-  const base64 = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, "base64"));
-
   it("verifies a Windows machine from the AK's signature to its Secure Boot", async () => {
-    const dump = readSharedJson("corpora/eventlogs/windows_gcp_shielded_vm.json") as Dump;
-    const ak = parseTpmtPublic(base64(dump.AK.Public));
-    checkAkPublic(ak, { allowSha1: true });
-    const pcrs = Array.from({ length: 24 }, (_, pcr) => pcr);
-    const quote = await verifyQuote({
-      ak,
-      quote: { attest: base64(dump.Quote.Quote), signature: base64(dump.Quote.Signature) },
-      extraData: new Uint8Array(),
-      pcrSelection: encodeTpmlPcrSelection([{ hash: "sha1", pcrs }]),
-      pcrValues: pcrs.map((pcr) => ({
-        hash: "sha1" as const,
-        pcr,
-        value: base64(dump.Log.PCRs.find(({ Index }) => Index === pcr)?.Digest ?? ""),
-      })),
-      crypto,
-    });
-    const verified = verifyEventLog({ log: base64(dump.Log.Raw), quote, crypto });
+    const name = "windows_gcp_shielded_vm.json";
+    const quote = await verifyDumpedQuote(name, { allowSha1: true });
+    const verified = verifySharedLog(dumpedLog(name), quote);
     expect(verified.coveredPcrs).toEqual(expect.arrayContaining([0, 1, 2, 3, 4, 5, 6, 7, 11, 12]));
     expect(verified.secureBoot.state).toBe("on");
-    expect(codesOf(verified)).toEqual(["separator-missing", "boot-application-unexpected"]);
+    expect(findingCodesOf(verified)).toEqual(["separator-missing", "boot-application-unexpected"]);
   });
 
   it("reads the SHA-1 log of a TPM 1.2 machine, and claims nothing of its Secure Boot", () => {
-    const dump = readSharedJson("corpora/eventlogs/linux_tpm12.json") as Dump;
-    const verified = verifiedByItself(base64(dump.Log.Raw));
+    const verified = verifySharedLog(dumpedLog("linux_tpm12.json"));
     expect(verified.log.format).toBe("sha1");
     expect(verified.secureBoot.state).toBe("unknown");
-    expect(codesOf(verified)).toEqual(["data-not-covered"]);
+    expect(findingCodesOf(verified)).toEqual(["data-not-covered"]);
   });
 });
