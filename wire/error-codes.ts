@@ -80,6 +80,7 @@ export const ERROR_CODES = {
   TOKEN_TYPE_UNSUPPORTED: "the token type is not one that is served here",
   TOKEN_KEY_UNKNOWN: "no key with this identifier is in a usable state",
   TOKEN_REQUEST_INVALID: "the token request cannot be issued",
+  TOKEN_BATCH_REFUSED: "no request of the batch can be issued",
   TOKEN_BATCH_TOO_LARGE: "the batch holds more requests than the limit",
   TOKEN_ISSUER_BUSY: "the signing queue is full",
   TOKEN_SIGNATURE_FAULT: "a blind signature failed its own check and was withheld",

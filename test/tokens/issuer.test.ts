@@ -134,7 +134,7 @@ describe("generic batches", () => {
 
   it("rejects a batch of which nothing can be issued", async () => {
     const body = encodeGenericBatchTokenRequest(unusable.map(([, wrong]) => wrong));
-    expect(await codeOfAsync(() => issuerWith().issue(BATCH, body))).toBe("TOKEN_REQUEST_INVALID");
+    expect(await codeOfAsync(() => issuerWith().issue(BATCH, body))).toBe("TOKEN_BATCH_REFUSED");
   });
 
   it("rejects too large, empty and malformed batches, in both entry points", async () => {

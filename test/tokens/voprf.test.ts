@@ -135,6 +135,17 @@ describe.each(CASES)("type %i on the %s engine", (type, engine) => {
     expect(() => voprf.nonceOf(new Uint8Array(Ns))).toThrow(RangeError);
   });
 
+  it("names its library", () => {
+    const native = type === 1 ? `openssl ${process.versions.openssl}` : /^libsodium 1\./;
+    expect(voprf.engine).toEqual(
+      engine === "portable"
+        ? "noble"
+        : typeof native === "string"
+          ? native
+          : expect.stringMatching(native),
+    );
+  });
+
   it("never uses a nonce twice", () => {
     const [a, b] = [evaluator.issue(pair.tokenKey), evaluator.issue(pair.tokenKey)];
     expect(a.subarray(0, Ne)).toEqual(b.subarray(0, Ne));

@@ -86,8 +86,9 @@ function isIssuable(keyRing: KeyRing, request: TokenRequest): boolean {
   return keyRing.issuanceKey(request.tokenType, request.truncatedTokenKeyId) !== undefined;
 }
 
+/** draft-ietf-privacypass-batched-tokens: "it MUST return an HTTP 400". */
 export function noneIssuable(): StileError {
-  return new StileError("TOKEN_REQUEST_INVALID", "no request of the batch can be issued");
+  return new StileError("TOKEN_BATCH_REFUSED", "no request of the batch can be issued");
 }
 
 /** RFC 9578 knows one answer to a malformed request, and so do we. */

@@ -72,6 +72,7 @@ export interface Issuer {
    * @param body hostile
    * @throws `TOKEN_REQUEST_INVALID`, `TOKEN_TYPE_UNSUPPORTED`, `TOKEN_KEY_UNKNOWN`,
    * `TOKEN_BATCH_TOO_LARGE`: all of them 422 in HTTP
+   * @throws `TOKEN_BATCH_REFUSED` for a generic batch of which nothing can be issued: 400
    * @throws `TOKEN_ISSUER_BUSY`, `TOKEN_SIGNATURE_FAULT` of the signer; nothing is then issued
    */
   issue(mediaType: IssuanceMediaType, body: Uint8Array): Promise<IssuanceResult>;
