@@ -1,26 +1,46 @@
 /** What crosses the border between the signing pool and its worker threads. */
 import type { KeyObject } from "node:crypto";
+import type { VoprfEnginePreference } from "../../tokens/voprf/index.ts";
 import type { ErrorCode } from "../../wire/index.ts";
+
+/** How VOPRF keys are computed with: see `VoprfEnginePreference`. */
+export interface WorkerSettings {
+  readonly voprfEngine: VoprfEnginePreference;
+}
 
 /** To a worker. Messages are handled in the order in which they were posted. */
 export type WorkerRequest =
-  | { readonly kind: "add-key"; readonly keyName: string; readonly privateKey: KeyObject }
+  | ({ readonly kind: "add-key"; readonly keyName: string } & SigningKey)
   | { readonly kind: "remove-key"; readonly keyName: string }
-  | { readonly kind: "sign"; readonly jobs: readonly SignJob[] };
+  | { readonly kind: "work"; readonly jobs: readonly SigningJob[] };
 
-export interface SignJob {
-  /** The token key id in hexadecimal. */
-  readonly keyName: string;
-  /** Hostile. In memory of its own: cloning a view would clone all of the buffer behind it. */
-  readonly blindedMessage: Uint8Array;
+/** A key and what it is for. A KeyObject is cloned as a handle: its bytes stay where they are. */
+export interface SigningKey {
+  readonly tokenType: number;
+  /** RSA for type 0x0002, else a secret key that holds a scalar. */
+  readonly privateKey: KeyObject;
 }
 
-/** From a worker: one message when it can take work, then one per "sign", its results in order. */
+/**
+ * Byte strings are hostile, and in memory of their own: cloning a view would clone all of the buffer
+ * behind it. `keyName` is the token key id in hexadecimal.
+ */
+export type SigningJob =
+  | { readonly op: "sign"; readonly keyName: string; readonly blindedMessage: Uint8Array }
+  | {
+      readonly op: "verify";
+      readonly keyName: string;
+      readonly authenticatorInput: Uint8Array;
+      readonly authenticator: Uint8Array;
+    };
+
+/** From a worker: one message when it can take work, then one per "work", its results in order. */
 export type WorkerReply =
   | { readonly kind: "ready" }
-  | { readonly kind: "signed"; readonly results: readonly SignResult[] };
+  | { readonly kind: "done"; readonly results: readonly SigningResult[] };
 
-export type SignResult =
+export type SigningResult =
   | { readonly signature: Uint8Array }
+  | { readonly isAuthentic: boolean }
   /** `code` is absent where the error was none of ours. */
   | { readonly code?: ErrorCode; readonly message: string };

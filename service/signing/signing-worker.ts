@@ -2,9 +2,15 @@
  * One thread of the signing pool as the pool sees it: which jobs are with it, and a new thread with
  * the same keys when the old one dies. It queues nothing and decides nothing.
  */
-import type { KeyObject } from "node:crypto";
 import { Worker } from "node:worker_threads";
-import type { SignJob, SignResult, WorkerReply, WorkerRequest } from "./messages.ts";
+import type {
+  SigningJob,
+  SigningKey,
+  SigningResult,
+  WorkerReply,
+  WorkerRequest,
+  WorkerSettings,
+} from "./messages.ts";
 
 /** Messages with the worker at once: one in work and one behind it, so that it never waits. */
 const MAX_BATCHES = 2;
@@ -12,10 +18,13 @@ const MAX_BATCHES = 2;
 const RESTART_DELAY_MS = 500;
 
 /** A job and who waits for it. */
-export interface PendingJob extends SignJob {
+export interface PendingJob {
+  readonly job: SigningJob;
+  /** How many tokens it is about: an amortized batch takes as long as so many jobs. */
+  readonly weight: number;
   /** Times that a thread died over it. */
   deaths: number;
-  readonly resolve: (result: SignResult) => void;
+  readonly resolve: (result: SigningResult) => void;
 }
 
 export interface WorkerDeath {
@@ -28,7 +37,8 @@ export interface WorkerDeath {
 export interface SigningWorkerOptions {
   readonly url: URL;
   /** The keys that a new thread starts with. */
-  readonly keys: ReadonlyMap<string, KeyObject>;
+  readonly keys: ReadonlyMap<string, SigningKey>;
+  readonly settings: WorkerSettings;
   /** It can take more work: it has become ready, or has answered. */
   readonly onIdle: () => void;
   /** The thread died with its jobs unanswered; a new one is on its way. */
@@ -52,7 +62,7 @@ export class SigningWorker {
     return this.#ready;
   }
 
-  /** Whether `sign` may be called. */
+  /** Whether `give` may be called. */
   get takesWork(): boolean {
     return this.#ready && this.#batches.length < MAX_BATCHES;
   }
@@ -62,14 +72,11 @@ export class SigningWorker {
     return this.#batches.length;
   }
 
-  sign(jobs: readonly PendingJob[]): void {
+  give(jobs: readonly PendingJob[]): void {
     this.#batches.push(jobs);
-    // The process may end while the pool is idle, never while somebody waits for a signature.
+    // The process may end while the pool is idle, never while somebody waits for an answer.
     this.#thread?.ref();
-    this.post({
-      kind: "sign",
-      jobs: jobs.map(({ keyName, blindedMessage }) => ({ keyName, blindedMessage })),
-    });
+    this.post({ kind: "work", jobs: jobs.map(({ job }) => job) });
   }
 
   post(request: WorkerRequest): void {
@@ -85,7 +92,7 @@ export class SigningWorker {
   }
 
   #start(): void {
-    const thread = new Worker(this.#options.url);
+    const thread = new Worker(this.#options.url, { workerData: this.#options.settings });
     this.#thread = thread;
     let cause: unknown;
     thread.on("message", (reply: WorkerReply) => {
@@ -97,8 +104,8 @@ export class SigningWorker {
     thread.on("exit", () => {
       this.#replace(cause);
     });
-    for (const [keyName, privateKey] of this.#options.keys) {
-      this.post({ kind: "add-key", keyName, privateKey });
+    for (const [keyName, key] of this.#options.keys) {
+      this.post({ kind: "add-key", keyName, ...key });
     }
   }
 

@@ -1,43 +1,83 @@
 /**
- * A worker thread of the signing pool: blind RSA signatures (RFC 9474 §4.3) off the event loop.
+ * A worker thread of the signing pool: all that private keys do, off the event loop. Blind RSA signatures
+ * (RFC 9474 §4.3), VOPRF evaluations with their proofs, and the tokens that only they verify (RFC 9497).
  * A class does not survive structured cloning, so errors cross as code and message.
  */
-import type { KeyObject } from "node:crypto";
-import { parentPort } from "node:worker_threads";
+import { randomBytes } from "node:crypto";
+import { parentPort, workerData } from "node:worker_threads";
+import { isPrivateTokenType } from "../../tokens/index.ts";
 import { rawRsaSign } from "../../tokens/node/index.ts";
+import {
+  createVoprfEngine,
+  createVoprfEvaluator,
+  type Voprf,
+  type VoprfEvaluator,
+  type VoprfTokenType,
+} from "../../tokens/voprf/index.ts";
 import { isStileError, StileError } from "../../wire/index.ts";
-import type { SignJob, SignResult, WorkerReply, WorkerRequest } from "./messages.ts";
+import type {
+  SigningJob,
+  SigningKey,
+  SigningResult,
+  WorkerReply,
+  WorkerRequest,
+  WorkerSettings,
+} from "./messages.ts";
 
 const port = parentPort;
 if (port === null) throw new TypeError("this module is a worker thread of the signing pool");
-const keys = new Map<string, KeyObject>();
+const settings = workerData as WorkerSettings;
+const keys = new Map<string, SigningKey>();
+/** Of the private types; made at the first use of a key, since some keys only wait for their time. */
+const evaluators = new Map<string, VoprfEvaluator>();
+const engines = new Map<number, Voprf>();
 
 port.on("message", (request: WorkerRequest) => {
   switch (request.kind) {
     case "add-key":
-      keys.set(request.keyName, request.privateKey);
+      keys.set(request.keyName, request);
       break;
     case "remove-key":
       keys.delete(request.keyName);
+      evaluators.delete(request.keyName);
       break;
-    case "sign":
-      reply({ kind: "signed", results: request.jobs.map(sign) });
+    case "work":
+      reply({ kind: "done", results: request.jobs.map(work) });
       break;
   }
 });
 reply({ kind: "ready" });
 
-function sign({ keyName, blindedMessage }: SignJob): SignResult {
+function work(job: SigningJob): SigningResult {
   try {
-    const privateKey = keys.get(keyName);
-    if (privateKey === undefined) {
+    const key = keys.get(job.keyName);
+    if (key === undefined) {
       throw new StileError("TOKEN_KEY_UNKNOWN", "the key has been removed");
     }
-    return { signature: rawRsaSign(privateKey, blindedMessage) };
+    if (job.op === "sign") return { signature: sign(key, job.keyName, job.blindedMessage) };
+    const evaluator = evaluatorOf(key, job.keyName);
+    return { isAuthentic: evaluator.verify(job.authenticatorInput, job.authenticator) };
   } catch (error) {
     if (isStileError(error)) return { code: error.code, message: error.message };
     return { message: error instanceof Error ? error.message : "unknown failure" };
   }
+}
+
+function sign(key: SigningKey, keyName: string, blindedMessage: Uint8Array): Uint8Array {
+  if (isPrivateTokenType(key.tokenType)) return evaluatorOf(key, keyName).issue(blindedMessage);
+  return rawRsaSign(key.privateKey, blindedMessage);
+}
+
+function evaluatorOf({ tokenType, privateKey }: SigningKey, keyName: string): VoprfEvaluator {
+  const known = evaluators.get(keyName);
+  if (known !== undefined) return known;
+  // the pool has let no other type in
+  const type = tokenType as VoprfTokenType;
+  const engine = engines.get(type) ?? createVoprfEngine(type, settings.voprfEngine);
+  engines.set(type, engine);
+  const evaluator = createVoprfEvaluator(engine, privateKey, randomBytes);
+  evaluators.set(keyName, evaluator);
+  return evaluator;
 }
 
 function reply(message: WorkerReply): void {

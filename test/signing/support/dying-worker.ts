@@ -8,8 +8,10 @@ import type { WorkerRequest } from "../../../service/signing/messages.ts";
 
 const mark = process.env["STILE_TEST_DIED"] ?? "";
 parentPort?.on("message", (request: WorkerRequest) => {
-  if (request.kind !== "sign") return;
-  for (const { blindedMessage } of request.jobs) {
+  if (request.kind !== "work") return;
+  for (const job of request.jobs) {
+    if (job.op !== "sign") continue;
+    const { blindedMessage } = job;
     if (blindedMessage[0] !== 0 || blindedMessage[1] !== 0) continue;
     if (blindedMessage[2] === 0xfe) process.exit(1);
     if (blindedMessage[2] === 0xfd && !existsSync(mark)) {
