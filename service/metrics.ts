@@ -23,6 +23,8 @@ export interface Metrics {
   readonly spendBatchSize: Histogram;
   readonly spendSeconds: Histogram;
   readonly issuerKeys: Gauge<"state">;
+  /** 1 for the library that computes a private token type. */
+  readonly voprfEngine: Gauge<"type" | "engine">;
 }
 
 const PREFIX = "stile_";
@@ -67,6 +69,12 @@ export function createMetrics(): Metrics {
       name: `${PREFIX}issuer_keys`,
       help: "issuer keys by state",
       labelNames: ["state"],
+      registers: [registry],
+    }),
+    voprfEngine: new Gauge({
+      name: `${PREFIX}voprf_engine`,
+      help: "1 for the library that computes a private token type",
+      labelNames: ["type", "engine"],
       registers: [registry],
     }),
   };

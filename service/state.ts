@@ -14,6 +14,7 @@ import {
   type TokenCrypto,
 } from "../tokens/index.ts";
 import { createNodeTokenCrypto } from "../tokens/node/index.ts";
+import type { VoprfEnginePreference } from "../tokens/voprf/index.ts";
 import { StileError } from "../wire/index.ts";
 import type { Config } from "./config/index.ts";
 import { type Keystore, openKeystore } from "./keystore/index.ts";
@@ -29,6 +30,8 @@ export interface SidecarState {
   readonly spentStore: SpentStore;
   readonly allowances: AllowanceStore;
   readonly schedule: KeySchedule;
+  readonly tokenTypes: readonly number[];
+  readonly voprfEngine: VoprfEnginePreference;
   readonly secrets: SidecarSecrets;
   readonly tokenCrypto: TokenCrypto;
 }
@@ -68,11 +71,13 @@ export async function openState(
   });
   onClose(() => allowances.close());
   const secrets = await loadSidecarSecrets(at("secrets"), passphrase);
-  const keystore = await openKeystore({ dir: at("issuer-keys"), passphrase });
+  const { tokenTypes, voprfEngine } = config.issuer;
+  const keystore = await openKeystore({ dir: at("issuer-keys"), passphrase, voprfEngine });
   passphrase.fill(0);
   const pool = new SigningPool({
     threads: config.issuer.workers === 0 ? availableParallelism() : config.issuer.workers,
     maxQueued: config.issuer.maxQueue,
+    voprfEngine,
   });
   onClose(() => pool.close());
   return {
@@ -82,6 +87,8 @@ export async function openState(
     spentStore: countedStore(spentStore, metrics),
     allowances,
     schedule,
+    tokenTypes,
+    voprfEngine,
     secrets,
     tokenCrypto: createNodeTokenCrypto(),
   };

@@ -19,7 +19,7 @@ import type { Composition } from "../sidecar.ts";
 import { VERSION } from "../version.ts";
 import { registerAttesterRoutes } from "./routes.ts";
 
-/** A generic batch holds 259 bytes for each request of type 0x0002. */
+/** A generic batch holds 259 bytes for each request of type 0x0002, and less of every other type. */
 const BYTES_PER_REQUEST = 259;
 /** Length prefix of a batch. */
 const BATCH_OVERHEAD_BYTES = 8;

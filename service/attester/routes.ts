@@ -18,11 +18,10 @@ import {
 } from "../../attest/index.ts";
 import {
   isIssuanceMediaType,
+  ISSUANCE_MEDIA_TYPES,
   type IssuanceMediaType,
   type IssuanceResult,
   type Issuer,
-  MEDIA_TYPE_GENERIC_BATCH_REQUEST,
-  MEDIA_TYPE_TOKEN_REQUEST,
 } from "../../tokens/index.ts";
 import { StileError } from "../../wire/index.ts";
 import { outcomeOf } from "../http/app.ts";
@@ -90,7 +89,7 @@ async function answerWithResult(
 
 function registerTokenRequests(app: FastifyInstance, options: AttesterRoutesOptions): void {
   app.addContentTypeParser(
-    [MEDIA_TYPE_TOKEN_REQUEST, MEDIA_TYPE_GENERIC_BATCH_REQUEST],
+    [...ISSUANCE_MEDIA_TYPES],
     { parseAs: "buffer" },
     (_request, body, done) => done(null, body),
   );

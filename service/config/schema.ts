@@ -52,6 +52,8 @@ export interface Config {
     readonly maxBatch: number;
     readonly workers: number;
     readonly maxQueue: number;
+    readonly tokenTypes: readonly number[];
+    readonly voprfEngine: "any" | "native";
   };
   readonly limits: {
     readonly requestsPerMinute: number;
@@ -182,6 +184,18 @@ const issuer = {
   maxBatch: whole("token requests in one batch", 1, 1_000, 100),
   workers: whole("signing threads; 0 means one per core", 0, 256, 0),
   maxQueue: whole("blind signatures that may wait before 503", 1, 1_000_000, 4_096),
+  tokenTypes: Type.Array(Type.Unsafe<number>({ type: "integer", enum: [1, 2, 5] }), {
+    description:
+      "token types that are issued and redeemed, preferred first: 2 is blind RSA, 1 and 5 are VOPRF (P-384, ristretto255)",
+    minItems: 1,
+    maxItems: 3,
+    uniqueItems: true,
+    default: [2],
+  }),
+  voprfEngine: choice(
+    "what computes types 1 and 5: any falls back to JavaScript, whose timing can tell a key; native refuses to start",
+    ["any", "native"],
+  ),
 };
 
 const schema = Type.Object(

@@ -11,7 +11,6 @@ import {
   parseAuthorization,
   type ChallengeScope,
   type Redeemer,
-  TOKEN_TYPE_BLIND_RSA,
 } from "../../tokens/index.ts";
 import { type ErrorCode, encodeUtf8, isStileError, StileError } from "../../wire/index.ts";
 import type { AdmittedBy, Metrics } from "../metrics.ts";
@@ -46,6 +45,8 @@ export interface AdmissionOptions {
   readonly challenger: Challenger;
   readonly redeemer: Redeemer;
   readonly keyRing: KeyRing;
+  /** Types that are asked for, preferred first; a client answers one of the challenges. */
+  readonly tokenTypes: readonly number[];
   readonly clearance: Clearance;
   readonly context: ChallengeScope["context"];
   readonly challengeMaxAgeSeconds: number;
@@ -54,7 +55,7 @@ export interface AdmissionOptions {
 }
 
 export interface Admission {
-  /** @throws `TOKEN_STORE_UNAVAILABLE` and anything unforeseen: the caller refuses the request */
+  /** @throws `TOKEN_STORE_UNAVAILABLE`, `TOKEN_ISSUER_BUSY` and anything unforeseen: the caller refuses the request */
   readonly decide: (request: AdmissionRequest) => Promise<AdmissionDecision>;
   /** The same for a token that did not come in an Authorization header. */
   readonly redeem: (request: AdmissionRequest, token: Uint8Array) => Promise<AdmissionDecision>;
@@ -78,9 +79,7 @@ export function createAdmission(options: AdmissionOptions): Admission {
       metrics.admissions.inc({ by });
       return { kind: "admitted", by, clearance };
     } catch (error) {
-      if (isStileError(error) && error.code !== "TOKEN_STORE_UNAVAILABLE") {
-        return challenge(request, error);
-      }
+      if (isStileError(error) && !isOurFault(error)) return challenge(request, error);
       throw error;
     }
   }
@@ -91,14 +90,14 @@ export function createAdmission(options: AdmissionOptions): Admission {
   }
 
   function header(request: AdmissionRequest): string {
-    const challenge = options.challenger.challenge(scopeOf(options, request), TOKEN_TYPE_BLIND_RSA);
-    return formatWwwAuthenticate([
-      {
-        challenge,
-        tokenKey: signingKey(options.keyRing).publicKeySpki,
+    const scope = scopeOf(options, request);
+    return formatWwwAuthenticate(
+      signingKeys(options).map(({ tokenType, publicKeySpki }) => ({
+        challenge: options.challenger.challenge(scope, tokenType),
+        tokenKey: publicKeySpki,
         maxAgeSeconds: options.challengeMaxAgeSeconds,
-      },
-    ]);
+      })),
+    );
   }
 
   return {
@@ -122,11 +121,16 @@ export function createAdmission(options: AdmissionOptions): Admission {
   };
 }
 
-/** The key that new tokens are to be made with: the newest active one. */
-function signingKey(keyRing: KeyRing): IssuerKeyRecord {
-  const key = keyRing.signingKey(TOKEN_TYPE_BLIND_RSA);
-  if (key === undefined) throw new StileError("SERVICE_OVERLOADED", "no issuer key is active");
-  return key;
+/** The token may be good and is not spent: asking for another would waste it. */
+function isOurFault({ code }: StileError): boolean {
+  return code === "TOKEN_STORE_UNAVAILABLE" || code === "TOKEN_ISSUER_BUSY";
+}
+
+/** The keys that new tokens are to be made with: the newest active one of each type. */
+function signingKeys({ keyRing, tokenTypes }: AdmissionOptions): readonly IssuerKeyRecord[] {
+  const keys = tokenTypes.flatMap((tokenType) => keyRing.signingKey(tokenType) ?? []);
+  if (keys.length === 0) throw new StileError("SERVICE_OVERLOADED", "no issuer key is active");
+  return keys;
 }
 
 function scopeOf(options: AdmissionOptions, request: AdmissionRequest): ChallengeScope {

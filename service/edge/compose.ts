@@ -64,7 +64,7 @@ function composeAdmission(
   composition: Composition,
   clearance: Clearance,
 ): ReturnType<typeof createAdmission> {
-  const { clock, metrics, ring, tokenCrypto } = composition;
+  const { clock, metrics, pool, ring, tokenCrypto, tokenTypes } = composition;
   const { edge } = composition.config;
   const challenger = createChallenger({
     issuerName: edge.issuerName,
@@ -78,6 +78,7 @@ function composeAdmission(
     challenger,
     spentStore: composition.spentStore,
     crypto: tokenCrypto,
+    privateVerifier: pool,
     clock,
     repeatWindowMs: edge.clearanceSeconds * 1_000,
   });
@@ -85,6 +86,7 @@ function composeAdmission(
     challenger,
     redeemer,
     keyRing: ring,
+    tokenTypes,
     clearance,
     context: edge.redemptionContext,
     challengeMaxAgeSeconds: edge.challengeMaxAgeSeconds,

@@ -4,7 +4,7 @@
  * its spent-token epoch is dropped only after the ring has forgotten it. Each tick is idempotent, so a
  * crash half way is finished by the next one.
  */
-import type { KeyObject } from "node:crypto";
+import { type KeyObject, randomBytes } from "node:crypto";
 import {
   type IssuerKeyRecord,
   type KeyRing,
@@ -15,6 +15,12 @@ import {
   type SpentStore,
 } from "../../tokens/index.ts";
 import { generateBlindRsaKey } from "../../tokens/node/index.ts";
+import {
+  createVoprfEngine,
+  generateVoprfKey,
+  isVoprfTokenType,
+  type VoprfEnginePreference,
+} from "../../tokens/voprf/index.ts";
 import { encodeHex } from "../../wire/index.ts";
 import type { Keystore } from "../keystore/index.ts";
 import { errorFields, type Log } from "../log.ts";
@@ -27,6 +33,10 @@ export interface IssuerKeysOptions {
   readonly pool: SigningPool;
   readonly spentStore: SpentStore;
   readonly schedule: KeySchedule;
+  /** Types that have keys made for them, all by the same schedule. Default: that of the schedule. */
+  readonly tokenTypes?: readonly number[];
+  /** For keys of the private types. Default `native`. */
+  readonly voprfEngine?: VoprfEnginePreference;
   readonly clock: () => number;
   readonly log: Log;
   readonly metrics: Metrics;
@@ -60,16 +70,23 @@ export function createIssuerKeys(options: IssuerKeysOptions): IssuerKeys {
   let running: Promise<void> = Promise.resolve();
 
   async function pass(): Promise<void> {
-    const plan = planRotation(ring.records(), clock(), options.schedule);
-    for (const record of plan.destroy) await destroy(options, record);
-    for (const planned of plan.generate) await generate(options, planned);
+    const served = options.tokenTypes ?? [options.schedule.tokenType];
+    const stored = ring.records().map((record) => record.tokenType);
+    for (const tokenType of new Set([...served, ...stored])) {
+      const plan = planRotation(ring.records(), clock(), { ...options.schedule, tokenType });
+      for (const record of plan.destroy) await destroy(options, record);
+      // A type that is served no more lives out its keys and gets no successor.
+      if (!served.includes(tokenType)) continue;
+      for (const planned of plan.generate) await generate(options, planned);
+    }
   }
 
   return {
     start: async () => {
+      nameEngines(options);
       for (const { record, privateKey } of await options.keystore.load()) {
         ring.add(record);
-        options.pool.addKey(record.tokenKeyId, privateKey);
+        options.pool.addKey(record.tokenKeyId, privateKey, record.tokenType);
       }
       await pass();
     },
@@ -90,22 +107,50 @@ export function createIssuerKeys(options: IssuerKeysOptions): IssuerKeys {
 }
 
 async function generate(options: IssuerKeysOptions, planned: PlannedKey): Promise<void> {
-  const { privateKey, publicKeySpki, tokenKeyId } = await generateUnique(options.ring);
+  const { privateKey, publicKeySpki, tokenKeyId } = await generateUnique(
+    options,
+    planned.tokenType,
+  );
   const record: IssuerKeyRecord = { ...planned, publicKeySpki, tokenKeyId };
   await options.keystore.save(record, privateKey);
-  options.pool.addKey(tokenKeyId, privateKey);
+  options.pool.addKey(tokenKeyId, privateKey, planned.tokenType);
   options.ring.add(record);
   options.log.write("info", "keys.generated", { notBefore: instant(record.notBeforeMs) });
 }
 
+interface GeneratedKey {
+  readonly privateKey: KeyObject;
+  readonly publicKeySpki: Uint8Array;
+  readonly tokenKeyId: Uint8Array;
+}
+
 async function generateUnique(
-  ring: KeyRing,
-): Promise<{ privateKey: KeyObject; publicKeySpki: Uint8Array; tokenKeyId: Uint8Array }> {
+  options: IssuerKeysOptions,
+  tokenType: number,
+): Promise<GeneratedKey> {
   for (let attempt = 0; attempt < MAX_GENERATION_ATTEMPTS; attempt += 1) {
-    const pair = await generateBlindRsaKey();
-    if (!ring.collides(pair.tokenKeyId)) return pair;
+    const pair = await generateKey(options, tokenType);
+    if (!options.ring.collides(pair.tokenKeyId)) return pair;
   }
   throw new Error("no key without a truncated id collision was found");
+}
+
+async function generateKey(options: IssuerKeysOptions, tokenType: number): Promise<GeneratedKey> {
+  if (!isVoprfTokenType(tokenType)) return generateBlindRsaKey();
+  // 1 ms, once in the life of a key: less than a thread would cost
+  const voprf = createVoprfEngine(tokenType, options.voprfEngine ?? "native");
+  const { privateKey, tokenKey, tokenKeyId } = generateVoprfKey(voprf, randomBytes);
+  return { privateKey, publicKeySpki: tokenKey, tokenKeyId };
+}
+
+/** One line and one metric for each private type: which library computes it. @throws `TOKEN_ENGINE_MISSING` */
+function nameEngines(options: IssuerKeysOptions): void {
+  for (const tokenType of (options.tokenTypes ?? []).filter(isVoprfTokenType)) {
+    const { engine } = createVoprfEngine(tokenType, options.voprfEngine ?? "native");
+    options.metrics.voprfEngine.set({ type: String(tokenType), engine }, 1);
+    const level = engine === "noble" ? "warn" : "info";
+    options.log.write(level, "keys.voprf-engine", { tokenType, engine });
+  }
 }
 
 async function destroy(options: IssuerKeysOptions, record: IssuerKeyRecord): Promise<void> {

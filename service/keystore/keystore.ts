@@ -8,10 +8,10 @@
  * all clients, honest tokens of the missing key would be refused, and who can spoil one file of many
  * would choose which key signs. The operator decides: restore the file, or remove it by name.
  */
-import { createHash, createPrivateKey, type KeyObject } from "node:crypto";
+import { createHash, type KeyObject } from "node:crypto";
 import { join } from "node:path";
-import { type IssuerKeyRecord, TOKEN_TYPE_BLIND_RSA } from "../../tokens/index.ts";
-import { encodeRsaPublicKey } from "../../tokens/node/index.ts";
+import type { IssuerKeyRecord } from "../../tokens/index.ts";
+import type { VoprfEnginePreference } from "../../tokens/voprf/index.ts";
 import {
   constantTimeEqual,
   decodeBase64Url,
@@ -24,6 +24,7 @@ import {
   removeFileDurably,
   replaceFileDurably,
 } from "../stores/durable-file.ts";
+import { createKeyMaterial, type KeyMaterial } from "./key-material.ts";
 import { invalidFile, type SealMetadata } from "./sealed-file.ts";
 import { listSealedFiles, readSealedFile, SEALED_SUFFIX } from "./sealed-folder.ts";
 import { Sealer } from "./sealer.ts";
@@ -56,6 +57,8 @@ export interface KeystoreOptions {
   readonly dir: string;
   /** Of 8 bytes or more; copied. */
   readonly passphrase: Uint8Array;
+  /** For keys of the private token types. Default `native`. */
+  readonly voprfEngine?: VoprfEnginePreference;
 }
 
 const PURPOSE = "stile issuer key";
@@ -65,41 +68,50 @@ const TOKEN_KEY_ID_HEX = /^[0-9a-f]{64}$/;
  * @throws `TOKEN_KEY_STORE_INVALID` where the passphrase does not open what is there; RangeError for a
  * short one; errors of the file system where `dir` cannot be made
  */
-export async function openKeystore({ dir, passphrase }: KeystoreOptions): Promise<Keystore> {
+export async function openKeystore(options: KeystoreOptions): Promise<Keystore> {
+  const { dir, passphrase, voprfEngine = "native" } = options;
   const sealer = new Sealer(passphrase);
+  const material = createKeyMaterial(voprfEngine);
   await makeFolderDurably(dir);
   const [first] = await listSealedFiles(dir, TOKEN_KEY_ID_HEX);
   // A mistyped passphrase must not seal keys that nobody can open later.
-  if (first !== undefined) await loadKey(sealer, dir, first);
+  if (first !== undefined) await loadKey(sealer, material, dir, first);
   const pathOf = (tokenKeyId: Uint8Array): string =>
     join(dir, encodeHex(tokenKeyId) + SEALED_SUFFIX);
   return {
     async load() {
       const names = await listSealedFiles(dir, TOKEN_KEY_ID_HEX);
       const keys: StoredKey[] = [];
-      for (const name of names) keys.push(await loadKey(sealer, dir, name));
+      for (const name of names) keys.push(await loadKey(sealer, material, dir, name));
       return keys;
     },
     async save(record, privateKey) {
-      if (!matches(record, privateKey)) throw new RangeError("the private key is another key's");
-      const pkcs8 = privateKey.export({ format: "der", type: "pkcs8" });
-      const file = await sealer.seal(PURPOSE, metadataOf(record), pkcs8);
-      pkcs8.fill(0);
+      if (!matches(record, privateKey, material)) {
+        throw new RangeError("the private key is another key's");
+      }
+      const secret = material.encode(privateKey);
+      const file = await sealer.seal(PURPOSE, metadataOf(record), secret);
+      secret.fill(0);
       await replaceFileDurably(pathOf(record.tokenKeyId), file);
     },
     remove: (tokenKeyId) => removeFileDurably(pathOf(tokenKeyId)),
   };
 }
 
-async function loadKey(sealer: Sealer, dir: string, name: string): Promise<StoredKey> {
+async function loadKey(
+  sealer: Sealer,
+  material: KeyMaterial,
+  dir: string,
+  name: string,
+): Promise<StoredKey> {
   const file = await readSealedFile(dir, name);
   const { metadata, content } = await sealer.open(PURPOSE, file);
   try {
     const record = recordOf(metadata);
-    const der = Buffer.from(content.buffer, content.byteOffset, content.length);
-    const privateKey = createPrivateKey({ key: der, format: "der", type: "pkcs8" });
+    const privateKey = material.decode(record.tokenType, content);
     if (encodeHex(record.tokenKeyId) !== name) throw invalidFile("the file of another key");
-    if (!matches(record, privateKey)) throw invalidFile("the private key is another key's");
+    if (!matches(record, privateKey, material))
+      throw invalidFile("the private key is another key's");
     return { record, privateKey };
   } catch (cause) {
     throw invalidFile("a sealed key is not what its record says", cause);
@@ -108,14 +120,12 @@ async function loadKey(sealer: Sealer, dir: string, name: string): Promise<Store
   }
 }
 
-/** Type, public key and key id are those of the private key. @throws RangeError for no RSA-2048 key */
-function matches(record: IssuerKeyRecord, privateKey: KeyObject): boolean {
-  const publicKeySpki = encodeRsaPublicKey(privateKey);
-  const tokenKeyId = createHash("sha256").update(publicKeySpki).digest();
+/** Type, public key and key id are those of the private key. @throws RangeError for a key of no such type */
+function matches(record: IssuerKeyRecord, privateKey: KeyObject, material: KeyMaterial): boolean {
+  const publicKey = material.publicKeyOf(record.tokenType, privateKey);
+  const tokenKeyId = createHash("sha256").update(publicKey).digest();
   return (
-    privateKey.type === "private" &&
-    record.tokenType === TOKEN_TYPE_BLIND_RSA &&
-    constantTimeEqual(record.publicKeySpki, publicKeySpki) &&
+    constantTimeEqual(record.publicKeySpki, publicKey) &&
     constantTimeEqual(record.tokenKeyId, tokenKeyId)
   );
 }

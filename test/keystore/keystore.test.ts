@@ -13,6 +13,7 @@ import type { IssuerKeyRecord } from "../../tokens/index.ts";
 import { type BlindRsaKeyPair, generateBlindRsaKey, rawRsaSign } from "../../tokens/node/index.ts";
 import { encodeHex, encodeUtf8 } from "../../wire/index.ts";
 import { codeOfAsync } from "../support/reject.ts";
+import { voprfKey } from "../tokens/voprf-fixtures.ts";
 import { testFolder } from "../stores/support/folder.ts";
 
 const passphrase = encodeUtf8("correct horse battery staple");
@@ -72,6 +73,31 @@ describe("keystore", () => {
     for (const secret of [d, p]) {
       expect(text).not.toContain(secret.slice(4, 40));
       expect(text).not.toContain(Buffer.from(secret, "base64url").toString("hex").slice(4, 40));
+    }
+  });
+
+  it("keeps the scalars of private types, sealed, and only with their own record", async () => {
+    const dir = testFolder();
+    const keystore = await openKeystore({ dir, passphrase });
+    const [p384, ristretto] = [voprfKey(1), voprfKey(5)];
+    for (const { record, privateKey } of [p384, ristretto]) await keystore.save(record, privateKey);
+    const loaded = await (await openKeystore({ dir, passphrase })).load();
+    expect(loaded).toHaveLength(2);
+    for (const { record, privateKey } of [p384, ristretto]) {
+      const found = loaded.find((key) => key.record.tokenType === record.tokenType);
+      expect(found?.record).toEqual(record);
+      expect(found?.privateKey.equals(privateKey)).toBe(true);
+      const text = readdirSync(dir).map((name) => readFileSync(join(dir, name), "latin1"));
+      expect(text.join()).not.toContain(privateKey.export().toString("hex").slice(8, 40));
+    }
+    for (const [record, privateKey] of [
+      [p384.record, ristretto.privateKey],
+      [ristretto.record, voprfKey(5).privateKey],
+      [{ ...ristretto.record, tokenType: 2 }, ristretto.privateKey],
+      [ristretto.record, pairs[0]!.privateKey],
+      [recordOf(pairs[0]!), ristretto.privateKey],
+    ] as const) {
+      await expect(keystore.save(record, privateKey)).rejects.toThrow(RangeError);
     }
   });
 

@@ -63,6 +63,16 @@ describe("configuration", () => {
     );
   });
 
+  it("serves type 2 alone unless told otherwise, and rejects types that are not known", () => {
+    expect(load(GOOD).issuer).toMatchObject({ tokenTypes: [2], voprfEngine: "any" });
+    const set = (types: string): string => `${GOOD}\nissuer: { tokenTypes: ${types} }`;
+    expect(load(set("[5, 2, 1]")).issuer.tokenTypes).toEqual([5, 2, 1]);
+    for (const wrong of ["[]", "[3]", "[2, 2]", "2", '["2"]']) {
+      expect(refusal(set(wrong))).toContain("issuer.tokenTypes");
+    }
+    expect(refusal(`${GOOD}\nissuer: { voprfEngine: portable }`)).toContain("issuer.voprfEngine");
+  });
+
   it("rejects YAML that is malformed, repeats a key, uses an alias or is no mapping", () => {
     expect(refusal("a: [")).toContain("stile.yaml");
     expect(refusal(`${GOOD}\npublicUrl: https://y`)).toMatch(/unique/i);

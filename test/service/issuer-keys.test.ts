@@ -40,13 +40,14 @@ afterAll(async () => {
 });
 
 /** What a start after a crash has: the files, and an empty ring. */
-function restarted(): { keys: IssuerKeys; ring: KeyRing } {
+function restarted(tokenTypes?: readonly number[]): { keys: IssuerKeys; ring: KeyRing } {
   const ring = createKeyRing({ records: [], clock: () => nowMs });
   const keys = createIssuerKeys({
     ring,
     keystore,
     pool,
     schedule,
+    ...(tokenTypes && { tokenTypes }),
     clock: () => nowMs,
     spentStore: {
       spend: () => Promise.reject(new Error("not a matter of keys")),
@@ -115,5 +116,35 @@ describe("issuer keys", () => {
     keystore.save = save;
     await keys.tick();
     expect(keys.list().length).toBeGreaterThan(1);
+  });
+
+  it("make keys of every type that is served, name the library, and let a dropped type die out", async () => {
+    let { keys, ring } = restarted([5, 1, 2]);
+    await keys.start();
+    for (const [type, length] of [
+      [1, 49],
+      [2, 342],
+      [5, 32],
+    ] as const) {
+      const record = ring.signingKey(type);
+      expect(record?.publicKeySpki).toHaveLength(length);
+      if (type === 2 || record === undefined) continue;
+      const { tokenKeyId, publicKeySpki } = record;
+      expect((await pool.blindSign(tokenKeyId, publicKeySpki)).length).toBeGreaterThan(length);
+    }
+    const named = lines.filter((line) => line.includes("keys.voprf-engine"));
+    expect(named).toHaveLength(2);
+    expect(named.join()).toMatch(/openssl 3.*libsodium|libsodium.*openssl 3/);
+    const before = encodeHex(ring.signingKey(5)?.tokenKeyId ?? new Uint8Array());
+
+    ({ keys, ring } = restarted([2]));
+    await keys.start();
+    expect(encodeHex(ring.signingKey(5)?.tokenKeyId ?? new Uint8Array())).toBe(before);
+    nowMs += schedule.activeMs + schedule.retiredMs;
+    await keys.tick();
+    expect(keys.list().every(({ tokenType }) => tokenType === 2)).toBe(true);
+    expect(dropped).toContain(before);
+    expect(readdirSync(dir).join()).not.toContain(before);
+    expect(ring.signingKey(2)).toBeDefined();
   });
 });

@@ -8,6 +8,11 @@ import { TOKEN_TYPE_VOPRF_P384, TOKEN_TYPE_VOPRF_RISTRETTO255 } from "../structu
 /** The token types whose issuer key is a VOPRF key. */
 export type VoprfTokenType = typeof TOKEN_TYPE_VOPRF_P384 | typeof TOKEN_TYPE_VOPRF_RISTRETTO255;
 
+/** As `isPrivateTokenType`, for the types that are computed here. */
+export function isVoprfTokenType(tokenType: number): tokenType is VoprfTokenType {
+  return tokenType === TOKEN_TYPE_VOPRF_P384 || tokenType === TOKEN_TYPE_VOPRF_RISTRETTO255;
+}
+
 /** One row of RFC 9497 §4; sizes in bytes. */
 export interface VoprfCiphersuite {
   readonly tokenType: VoprfTokenType;

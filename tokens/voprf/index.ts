@@ -3,7 +3,7 @@
  * nothing. The rest of `tokens/` runs without it.
  */
 export { createVoprfEngine, type VoprfEnginePreference } from "./engine.ts";
-export type { VoprfTokenType } from "./group.ts";
+export { isVoprfTokenType, type VoprfTokenType } from "./group.ts";
 export { generateVoprfKey, importVoprfKey, type VoprfKeyPair } from "./keys.ts";
 export type { Voprf } from "./protocol.ts";
 export { createVoprfEvaluator, type VoprfEvaluator } from "./evaluator.ts";

@@ -1,0 +1,47 @@
+/**
+ * Private keys of each token type as bytes: PKCS #8 for type 0x0002, the serialized scalar for the private
+ * types (RFC 9497 §2.1). The bytes exist between KeyObject and seal, and their holder wipes them.
+ */
+import { createPrivateKey, createSecretKey, type KeyObject } from "node:crypto";
+import { TOKEN_TYPE_BLIND_RSA } from "../../tokens/index.ts";
+import { encodeRsaPublicKey } from "../../tokens/node/index.ts";
+import {
+  createVoprfEngine,
+  importVoprfKey,
+  isVoprfTokenType,
+  type VoprfEnginePreference,
+} from "../../tokens/voprf/index.ts";
+
+export interface KeyMaterial {
+  /** Secret bytes. */
+  encode(privateKey: KeyObject): Uint8Array;
+  /** @param bytes authentic, and not kept. @throws where they are no key */
+  decode(tokenType: number, bytes: Uint8Array): KeyObject;
+  /** As the directory spells it. @throws RangeError for a key of another type */
+  publicKeyOf(tokenType: number, privateKey: KeyObject): Uint8Array;
+}
+
+export function createKeyMaterial(voprfEngine: VoprfEnginePreference): KeyMaterial {
+  return {
+    encode: (privateKey) =>
+      privateKey.type === "secret"
+        ? privateKey.export()
+        : privateKey.export({ format: "der", type: "pkcs8" }),
+    decode(tokenType, bytes) {
+      if (isVoprfTokenType(tokenType)) return createSecretKey(bytes);
+      const der = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+      return createPrivateKey({ key: der, format: "der", type: "pkcs8" });
+    },
+    publicKeyOf(tokenType, privateKey) {
+      if (isVoprfTokenType(tokenType)) {
+        if (privateKey.type !== "secret") throw new RangeError("expected a scalar");
+        return importVoprfKey(createVoprfEngine(tokenType, voprfEngine), privateKey.export())
+          .tokenKey;
+      }
+      if (tokenType !== TOKEN_TYPE_BLIND_RSA || privateKey.type !== "private") {
+        throw new RangeError("expected an RSA private key of type 0x0002");
+      }
+      return encodeRsaPublicKey(privateKey);
+    },
+  };
+}
