@@ -61,14 +61,14 @@ describe("an attestation", () => {
     expect(c).not.toBe(a);
   });
 
-  it("rejects evidence that was relayed to another connection", async () => {
+  it("D11: rejects evidence that was relayed to another connection", async () => {
     const relayed = memoryTransport(attester, { device: exporter, server: new Uint8Array(32) });
     expect(await codeOfAsync(() => attest({ device, transport: relayed, clock }))).toBe(
       "ATTEST_NONCE_MISMATCH",
     );
   });
 
-  it("rejects a connection without an exporter where the attester wants one", async () => {
+  it("D11: rejects a connection without an exporter where the attester wants one", async () => {
     const plain = memoryTransport(attester, { device: undefined, server: exporter });
     expect(await codeOfAsync(() => attest({ device, transport: plain, clock }))).toBe(
       "ATTEST_AGENT_REFUSED",
@@ -79,7 +79,7 @@ describe("an attestation", () => {
     expect(unbound.devices[0]?.channelBinding).toBe("none");
   });
 
-  it("rejects evidence with one byte changed anywhere on the way", async () => {
+  it("C2, D1, D6: rejects evidence with one byte changed anywhere on the way", async () => {
     const codes = new Set<string>();
     const fields = [
       ["activatedSecret"],

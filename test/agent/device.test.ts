@@ -65,7 +65,7 @@ describe("a device", () => {
     },
   );
 
-  it("rejects a credential for another AK, and one with any byte changed", async () => {
+  it("C1, C3: rejects a credential for another AK, and one with any byte changed", async () => {
     const secret = new Uint8Array(32).fill(3);
     const other = await credentialFor(device, device.deviceKeyPublic, secret);
     expect(

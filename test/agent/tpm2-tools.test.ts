@@ -233,7 +233,7 @@ describe("tpm2-tools as the device", () => {
     );
   });
 
-  it("is refused with the evidence of another connection, and with its own a second time", async () => {
+  it("D3, D11: is refused with the evidence of another connection, and with its own a second time", async () => {
     const relayed = await enrol("ecc", "ecc");
     const other = exporter.with(0, (exporter[0] ?? 0) ^ 1);
     expect(await codeOfAsync(() => relayed.attester.evidence(relayed.evidence, other))).toBe(
@@ -244,7 +244,7 @@ describe("tpm2-tools as the device", () => {
     );
   });
 
-  it("is refused with the wrong secret, PCR value, key or quote in place of certify", async () => {
+  it("C2, D2, D6: is refused with the wrong secret, PCR value, key or quote in place of certify", async () => {
     const changes: readonly [string, (evidence: EvidenceRequest) => EvidenceRequest][] = [
       ["ATTEST_CREDENTIAL_MISMATCH", (e) => ({ ...e, activatedSecret: new Uint8Array(32) })],
       [

@@ -370,7 +370,7 @@ describe("quotes over two banks by AKs of every kind", () => {
     },
   );
 
-  it("B2: refuses an AK on P-521, with SHA-1, and one that signs outside data (B1)", async () => {
+  it("B1, B2: refuses an AK on P-521, with SHA-1, and one that signs outside data", async () => {
     const p521 = await createKey("ak", "ecc521:ecdsa-sha512", "sha512", `${SIGN}|restricted`);
     expect(codeOf(() => checkAkPublic(p521, { allowSha1: false }))).toBe(NOT_ALLOWED);
     const sha1 = await createKey("ak", "ecc256:ecdsa-sha1", "sha256", `${SIGN}|restricted`);

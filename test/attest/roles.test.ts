@@ -108,10 +108,10 @@ describe("attributes", () => {
   const usage = BITS.userWithAuth | BITS.adminWithPolicy | BITS.noDA;
 
   it.each([
-    ["B1: AK", checkAk, akFields],
-    ["B1: RSA AK", checkAk, rsaAkFields],
-    ["B1: device key", checkDeviceKeyPublic, deviceFields],
-  ] as const)("%s: refuses every other value of every bit", (_name, check, fields) => {
+    ["AK", checkAk, akFields],
+    ["RSA AK", checkAk, rsaAkFields],
+    ["device key", checkDeviceKeyPublic, deviceFields],
+  ] as const)("B1: refuses every other value of every bit of the %s", (_name, check, fields) => {
     expect(refusal(check, fields)).toBe(ACCEPTED);
     for (let bit = 0; bit < 32; bit += 1) {
       const mask = (1 << bit) >>> 0;

@@ -193,7 +193,7 @@ describe("token requests", () => {
 });
 
 describe("attestation endpoints", () => {
-  it("refuse what is no message, and what proves nothing", async () => {
+  it("G2: refuse what is no message, and what proves nothing, and count each by its code", async () => {
     const post = async (
       path: string,
       body: string,
@@ -221,6 +221,15 @@ describe("attestation endpoints", () => {
       deviceKey: { public: "AA", attest: "AA", signature: "AA" },
     });
     expect(await post("/attest/tpm/evidence", evidence)).toEqual([403, "attest-session-unknown"]);
+    const metrics = await (await fetch(`${target.sidecar.operatorAddress}/metrics`)).text();
+    for (const [step, outcome] of [
+      ["challenge", "ATTEST_MESSAGE_INVALID"],
+      ["challenge", "WIRE_TOO_SHORT"],
+      ["evidence", "ATTEST_SESSION_UNKNOWN"],
+    ]) {
+      const name = `stile_attestations_total{step="${step}",outcome="${outcome}"}`;
+      expect(metrics.split("\n")).toContain(`${name} 1`);
+    }
   });
 });
 

@@ -100,7 +100,7 @@ async function runTheChain(): Promise<void> {
 }
 
 describe("logs and metrics", () => {
-  it("hold nothing that names a device, a token or a visit", async () => {
+  it("G1: never hold what names a device, a token or a visit", async () => {
     note("path", PATH);
     note("query", QUERY);
     note("address", "127.0.0.1");

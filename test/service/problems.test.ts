@@ -16,7 +16,7 @@ const rows = [...page.matchAll(/^\| `(\w+)` \| (\d{3}|–) \| (.*) \|$/gm)].map(
 const codes = Object.keys(ERROR_CODES) as ErrorCode[];
 
 describe("docs/errors.md", () => {
-  it("lists every code with its status and meaning, and no other", () => {
+  it("G2: lists every code with its status and meaning, and no other", () => {
     const expected = codes.map((code) => ({
       code,
       status: statusOf(code) === 500 ? "–" : String(statusOf(code)),
@@ -40,7 +40,7 @@ describe("problems", () => {
     expect(problemOf(soon).headers["retry-after"]).toBe("2");
   });
 
-  it("say nothing of what is not a StileError", () => {
+  it("G1: never say anything of what is not a StileError", () => {
     for (const error of [new Error("secret"), "secret", undefined]) {
       expect(problemOf(error)).toEqual(bareProblem(500));
       expect(JSON.stringify(problemOf(error))).not.toContain("secret");
