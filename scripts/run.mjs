@@ -43,6 +43,7 @@ const commands = {
   "test:unit": [vitest, "run", "test/wire", "test/attest", "test/tokens"],
   "test:nightly": [vitest, "run", "--config", "vitest.nightly.config.ts"],
   check: ["scripts/check.mjs"],
+  "coverage:checklist": ["scripts/checklist-coverage.mjs"],
 };
 
 class SetupError extends Error {}
