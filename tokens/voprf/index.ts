@@ -4,6 +4,6 @@
  */
 export { createVoprfEngine, type VoprfEnginePreference } from "./engine.ts";
 export { isVoprfTokenType, type VoprfTokenType } from "./group.ts";
-export { generateVoprfKey, importVoprfKey, type VoprfKeyPair } from "./keys.ts";
+export { generateVoprfKey, importVoprfKey } from "./keys.ts";
 export type { Voprf } from "./protocol.ts";
 export { createVoprfEvaluator, type VoprfEvaluator } from "./evaluator.ts";

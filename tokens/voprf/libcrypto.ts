@@ -42,6 +42,16 @@ export interface Libcrypto {
     scalar: Nullable,
     context: Pointer,
   ) => number;
+  /** Deprecated by OpenSSL 3, and missing where it is built without such functions. */
+  readonly multiplySum?: (
+    group: Pointer,
+    out: Pointer,
+    generatorScalar: Pointer,
+    count: number,
+    points: readonly Pointer[],
+    scalars: readonly Pointer[],
+    context: Pointer,
+  ) => number;
   readonly addPoints: (
     group: Pointer,
     out: Pointer,
@@ -90,6 +100,9 @@ export function loadLibcrypto(): Libcrypto | undefined {
 
 function functions(): Libcrypto {
   const process = koffi.load(null);
+  const multiplySum = optional(() =>
+    process.func("int EC_POINTs_mul(void *, void *, void *, size_t, void **, void **, void *)"),
+  );
   const version: string = process.func("const char *OpenSSL_version(int)")(6);
   return {
     version,
@@ -107,6 +120,7 @@ function functions(): Libcrypto {
       "size_t EC_POINT_point2oct(void *, void *, int, uint8_t *, size_t, void *)",
     ),
     multiply: process.func("int EC_POINT_mul(void *, void *, void *, void *, void *, void *)"),
+    ...(multiplySum && { multiplySum }),
     addPoints: process.func("int EC_POINT_add(void *, void *, void *, void *, void *)"),
     newNumber: process.func("void *BN_secure_new()"),
     decodeNumber: process.func("void *BN_bin2bn(const uint8_t *, int, void *)"),
@@ -128,4 +142,12 @@ function functions(): Libcrypto {
     ),
     clearErrors: process.func("void ERR_clear_error()"),
   };
+}
+
+function optional<T>(load: () => T): T | undefined {
+  try {
+    return load();
+  } catch {
+    return undefined;
+  }
 }
