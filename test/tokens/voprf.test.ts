@@ -154,6 +154,35 @@ describe.each(CASES)("type %i on the %s engine", (type, engine) => {
   });
 });
 
+describe.each(TYPES)("type %i, native and noble", (type) => {
+  const native = createVoprfEngine(type, "native");
+  const portable = createVoprfEngine(type, "portable");
+  const order = decodeHex(ORDERS[type]);
+  const low = type === 1 ? order.length - 1 : 0;
+  const one = new Uint8Array(order.length).with(low, 1);
+  const last = order.with(low, order[low]! - 1);
+  const drawn = (): Uint8Array => native.nonceOf(random(native.suite.uniformLength));
+
+  it("give the same bytes, also at both ends of the scalars", () => {
+    const element = native.publicKeyOf(drawn());
+    const scalars = [one, last, drawn()];
+    for (const key of scalars) {
+      const publicKey = native.publicKeyOf(key);
+      expect(portable.publicKeyOf(key)).toEqual(publicKey);
+      for (const nonce of scalars) {
+        const response = native.blindEvaluate(key, publicKey, element, nonce);
+        expect(portable.blindEvaluate(key, publicKey, element, nonce)).toEqual(response);
+        expect(native.verifyResponse(publicKey, element, response)).toBe(true);
+      }
+    }
+    for (const uniform of [0, 1, 255].map((byte) =>
+      new Uint8Array(native.suite.uniformLength).fill(byte),
+    )) {
+      expect(native.nonceOf(uniform)).toEqual(portable.nonceOf(uniform));
+    }
+  });
+});
+
 /** Bytes that a lenient decoder would take. */
 function notElements(voprf: Voprf, valid: Uint8Array): readonly [string, Uint8Array][] {
   const { Ne } = voprf.suite;
