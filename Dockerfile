@@ -15,6 +15,9 @@ RUN npm ci --omit=dev --no-audit --no-fund \
 FROM node:26-bookworm-slim
 ENV NODE_ENV=production
 WORKDIR /opt/stile
+# ristretto255 of token type 0x0005, should issuer.tokenTypes ask for it
+RUN apt-get update && apt-get install --yes --no-install-recommends libsodium23 \
+ && rm -rf /var/lib/apt/lists/*
 RUN groupadd --system --gid 65532 stile \
  && useradd --system --uid 65532 --gid stile --home-dir /var/lib/stile --shell /usr/sbin/nologin stile \
  && install -d -o stile -g stile -m 0700 /var/lib/stile

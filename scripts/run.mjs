@@ -25,6 +25,7 @@ const debianPackages = {
   swtpm: "the software TPM of the demo and the tests",
 };
 const testPackages = {
+  libsodium23: "token type 0x0005 on native code, as an issuer has it",
   "swtpm-tools": "EK certificates made by another issuer than ours",
   "tpm2-tools": "an independent device",
   curl: "an independent HTTP client",
