@@ -1,5 +1,4 @@
 /** FIDO metadata blobs of our own: each fault of a blob, and what an entry does to a registration (F7). */
-import { sign } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { SettingsService } from "@simplewebauthn/server";
 import { verifyMDSBlob } from "@simplewebauthn/server/helpers";
@@ -10,21 +9,22 @@ import {
   verifyRegistration,
   type WebAuthnTrust,
 } from "../../../attest/webauthn/index.ts";
-import { encodeBase64Url, encodeHex, encodeUtf8 } from "../../../wire/index.ts";
+import { encodeHex } from "../../../wire/index.ts";
 import { codeOfAsync } from "../../support/reject.ts";
-import { der, seq } from "../support/der-certificate.ts";
 import { AAGUID, crypto, NOW, type Plan, registrationOf } from "./support/authenticator.ts";
 import { pemOf } from "./support/registration.ts";
-import { createMakers, packedPlan, selfPlan, u2fPlan } from "./support/statements.ts";
 import {
-  basicConstraints,
-  createSigner,
-  createTestCa,
-  type Extension,
-  extKeyUsage,
-  keyUsage,
-  name,
-} from "./support/x509.ts";
+  anchors,
+  base64,
+  type BlobPlan,
+  blobOf,
+  entryOf,
+  fido,
+  leafOf,
+  makers,
+} from "./support/metadata.ts";
+import { packedPlan, selfPlan, u2fPlan } from "./support/statements.ts";
+import { createSigner, createTestCa, name } from "./support/x509.ts";
 
 const INVALID = "ATTEST_WEBAUTHN_METADATA_INVALID";
 const STALE = "ATTEST_WEBAUTHN_METADATA_STALE";
@@ -32,72 +32,7 @@ const REFUSED = "ATTEST_WEBAUTHN_AUTHENTICATOR_REFUSED";
 const UNTRUSTED = "ATTEST_WEBAUTHN_CHAIN_UNTRUSTED";
 const FINE = "nothing was thrown";
 
-const fido = createTestCa("rsa");
-const makers = createMakers();
-const anchors = parseTrustAnchors(pemOf(fido.root));
 const ecKey = createSigner();
-const rsaKey = createSigner("rsa");
-const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString("base64");
-
-const dnsName = (host: string): Extension => ({
-  oid: "2.5.29.17",
-  value: seq(der(0x82, encodeUtf8(host))),
-});
-const leafOf = (host: string, signer = rsaKey, more: readonly Extension[] = []): Uint8Array =>
-  fido.leaf({
-    spki: signer.spki,
-    subject: name({ CN: host }),
-    extensions: [
-      basicConstraints(false),
-      keyUsage(0x80),
-      extKeyUsage("1.3.6.1.5.5.7.3.1"),
-      dnsName(host),
-      ...more,
-    ],
-  });
-const LEAF = leafOf("mds.fidoalliance.org");
-
-interface BlobPlan {
-  readonly header?: Readonly<Record<string, unknown>>;
-  readonly payload?: Readonly<Record<string, unknown>>;
-  readonly signer?: typeof rsaKey;
-  readonly text?: (jwt: string) => string;
-}
-
-const entryOf = (more: Readonly<Record<string, unknown>> = {}): Record<string, unknown> => ({
-  aaguid: AAGUID,
-  metadataStatement: {
-    attestationTypes: ["basic_full"],
-    attestationRootCertificates: [base64(makers.ca.root)],
-  },
-  statusReports: [{ status: "FIDO_CERTIFIED_L1", effectiveDate: "2024-01-01" }],
-  timeOfLastStatusChange: "2024-01-01",
-  ...more,
-});
-
-function blobOf(plan: BlobPlan = {}): string {
-  const header = {
-    alg: "RS256",
-    typ: "JWT",
-    x5c: [LEAF, fido.intermediate].map(base64),
-    ...plan.header,
-  };
-  const payload = {
-    no: 42,
-    nextUpdate: "2026-12-01",
-    entries: [entryOf()],
-    legalHeader: "…",
-    ...plan.payload,
-  };
-  const signed = [header, payload]
-    .map((part) => encodeBase64Url(encodeUtf8(JSON.stringify(part))))
-    .join(".");
-  const { key } = plan.signer ?? rsaKey;
-  const options = { key, dsaEncoding: "ieee-p1363" } as const;
-  const signature = Uint8Array.from(sign("sha256", encodeUtf8(signed), options));
-  const jwt = `${signed}.${encodeBase64Url(signature)}`;
-  return plan.text?.(jwt) ?? jwt;
-}
 
 const parse = (plan: BlobPlan = {}, more: object = {}): Promise<MetadataBlob> =>
   parseMetadataBlob({ jwt: blobOf(plan), anchors, crypto, clock: () => NOW, ...more });
