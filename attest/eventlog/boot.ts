@@ -1,7 +1,8 @@
 /**
  * What was loaded (E8): UEFI drivers and option ROMs in PCR 2, boot applications in PCR 4, and what boot
  * loaders measure with EV_IPL in PCRs 8, 9, 12. A digest says what ran; the path in an event's data is the
- * log's word alone, and is not reported.
+ * log's word alone, and is not reported. Nor is a type more than that (E5): in PCRs 2 and 4 each event that
+ * is not listed is reported, lest an image is hidden by another type.
  */
 import type { Coverage } from "./coverage.ts";
 import {
@@ -10,14 +11,18 @@ import {
   EV_EFI_BOOT_SERVICES_DRIVER,
   EV_EFI_RUNTIME_SERVICES_DRIVER,
   EV_IPL,
+  EV_SEPARATOR,
 } from "./event-types.ts";
 import type { EventLogFinding } from "./findings.ts";
 import { isText, type TcgEvent } from "./parse-event-log.ts";
+import { isExtended } from "./replay.ts";
 
 const OPTION_ROM_PCR = 2;
 const BOOT_MANAGER_PCR = 4;
 const EV_OMIT_BOOT_DEVICE_EVENTS = 0x0000_0012;
+const OMITTED = "BOOT ATTEMPTS OMITTED";
 const CALLING = "Calling EFI Application from Boot Option";
+const RETURNING = "Returning from EFI Application from Boot Option";
 /** What GRUB puts before the text that it measured. */
 const LOADER_PREFIXES = ["grub_cmd: ", "kernel_cmdline: ", "module_cmdline: "] as const;
 
@@ -66,7 +71,25 @@ export function bootState(events: readonly TcgEvent[], coverage: Coverage): Boot
   const loader = events
     .filter(({ eventType }) => eventType === EV_IPL)
     .map((event) => loaderMeasurement(event, coverage));
-  return { bootApplications, drivers, loader, findings };
+  const hidden = events
+    .filter((event) => isMisplaced(event, coverage))
+    .map(({ index }): EventLogFinding => ({ code: "event-type-unexpected", eventIndex: index }));
+  return { bootApplications, drivers, loader, findings: [...findings, ...hidden] };
+}
+
+/**
+ * Neither an image that is listed nor a text that is known. That the digest is of the data is not enough: an
+ * image's digest is of bytes that whoever hides it can log as the data of any type.
+ */
+function isMisplaced(event: TcgEvent, coverage: Coverage): boolean {
+  const { eventType, pcrIndex } = event;
+  if (!isExtended(event) || eventType === EV_SEPARATOR) return false;
+  if (pcrIndex === OPTION_ROM_PCR) return !isDriver(event);
+  if (pcrIndex !== BOOT_MANAGER_PCR || eventType === EV_EFI_BOOT_SERVICES_APPLICATION) return false;
+  const texts = eventType === EV_EFI_ACTION ? [CALLING, RETURNING] : [OMITTED];
+  const isKnownType = eventType === EV_EFI_ACTION || eventType === EV_OMIT_BOOT_DEVICE_EVENTS;
+  const isKnownText = texts.some((text) => isText(event.event, text));
+  return !isKnownType || !isKnownText || !coverage.isDataCovered(event);
 }
 
 /** Some firmware measures the call into PCR 5, and some none at all where it was told to omit it. */

@@ -8,6 +8,8 @@ export const EVENT_LOG_FINDINGS = {
   "separator-invalid": "a separator has a value that is none, or is not covered",
   "event-after-separator": "firmware or option ROMs were measured after their separator",
   "data-not-covered": "the digest of an event is not of the data that the log gives for it",
+  "event-type-unexpected":
+    "an event in PCR 2, 4 or 7 has a type or a text that hides what was measured there",
   "variable-malformed": "a measured UEFI variable cannot be read",
   "variable-repeated": "a Secure Boot variable was measured twice",
   "variable-late": "a Secure Boot variable was measured after the separator",

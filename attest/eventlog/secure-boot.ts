@@ -2,6 +2,10 @@
  * UEFI Secure Boot as PCR 7 tells it (E7; PFP §3.3.4.8): the configuration before the separator, then who
  * authorised what ran. "on" is said only where every event that it rests on is covered and in its place;
  * where anything contradicts, the state is "unknown", never "on".
+ *
+ * Types are covered by nothing, and PCR 7 stays open: whoever runs later can extend a second set of
+ * variables and a second separator, and relabel the first. So every event before the separator must be
+ * one that belongs there (E5), which the true separator, relabelled, can never be.
  */
 import { constantTimeEqual, isStileError } from "../../wire/index.ts";
 import type { Coverage } from "./coverage.ts";
@@ -16,9 +20,11 @@ import {
   EV_EFI_ACTION,
   EV_EFI_VARIABLE_AUTHORITY,
   EV_EFI_VARIABLE_DRIVER_CONFIG,
+  EV_SEPARATOR,
 } from "./event-types.ts";
 import type { EventLogFinding } from "./findings.ts";
 import { isText, type TcgEvent } from "./parse-event-log.ts";
+import { isExtended } from "./replay.ts";
 
 const SECURE_BOOT_PCR = 7;
 const GLOBAL_VARIABLE = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
@@ -110,9 +116,16 @@ function isOnlyEmpty(findings: readonly EventLogFinding[]): boolean {
 }
 
 function readEvent(progress: Progress, event: TcgEvent): void {
-  if (event.eventType === EV_EFI_ACTION) readAction(progress, event);
+  if (!isExtended(event) || event.eventType === EV_SEPARATOR) return;
+  if (event.eventType === EV_EFI_ACTION) {
+    readAction(progress, event);
+    return;
+  }
   const isConfig = event.eventType === EV_EFI_VARIABLE_DRIVER_CONFIG;
-  if (!isConfig && event.eventType !== EV_EFI_VARIABLE_AUTHORITY) return;
+  if (!isConfig && event.eventType !== EV_EFI_VARIABLE_AUTHORITY) {
+    note(progress, "event-type-unexpected", event);
+    return;
+  }
   const data = coveredData(progress, event);
   if (data === undefined) {
     note(progress, "data-not-covered", event);
@@ -140,12 +153,13 @@ function coveredData({ coverage, findings }: Progress, event: TcgEvent): Uint8Ar
   return event.event.subarray(0, -SHIM_PADDING_BYTES);
 }
 
-/** The texts of PFP §10.4.4 that weaken what follows. */
+/** The texts of PFP §10.4.4 that weaken what follows; another may be a variable in disguise. */
 function readAction(progress: Progress, event: TcgEvent): void {
-  if (isText(event.event, "UEFI Debug Mode")) note(progress, "uefi-debug-mode", event);
-  if (isText(event.event, "DMA Protection Disabled")) {
+  if (!progress.coverage.isDataCovered(event)) note(progress, "data-not-covered", event);
+  else if (isText(event.event, "UEFI Debug Mode")) note(progress, "uefi-debug-mode", event);
+  else if (isText(event.event, "DMA Protection Disabled")) {
     note(progress, "dma-protection-disabled", event);
-  }
+  } else note(progress, "event-type-unexpected", event);
 }
 
 function readConfiguration(progress: Progress, event: TcgEvent, variable: UefiVariable): void {

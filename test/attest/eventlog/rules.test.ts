@@ -1,11 +1,6 @@
 /** Each rule of the checklist's part E, broken once, on logs that are built event by event. */
 import { describe, expect, it } from "vitest";
-import {
-  parseEventLog,
-  replayEventLog,
-  type VerifiedEventLog,
-  verifyEventLog,
-} from "../../../attest/eventlog/index.ts";
+import { parseEventLog, replayEventLog, verifyEventLog } from "../../../attest/eventlog/index.ts";
 import { hashRow } from "../../../attest/structures/constants.ts";
 import { codeOf } from "../../support/reject.ts";
 import {
@@ -19,75 +14,29 @@ import {
   specIdEvent,
   variable,
 } from "./support/log-builder.ts";
-
-const NO_ACTION = 3;
-const SEPARATOR = 4;
-const CONFIG = 0x8000_0001;
-const APPLICATION = 0x8000_0003;
-const DRIVER = 0x8000_0004;
-const ACTION = 0x8000_0007;
-const AUTHORITY = 0x8000_00e0;
-const GLOBAL = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
-const DATABASE = "d719b2cb-3d3a-4596-a3bc-dad00e67656f";
-
-const zero = new Uint8Array(4);
-const separators = (...pcrs: number[]): BuiltEvent[] =>
-  pcrs.map((pcr) => ({ pcr, type: SEPARATOR, data: zero }));
-const config = (vendor: string, name: string, data: Uint8Array): BuiltEvent => ({
-  pcr: 7,
-  type: CONFIG,
-  data: variable(vendor, name, data),
-});
-const secureBoot = (value: number): BuiltEvent =>
-  config(GLOBAL, "SecureBoot", Uint8Array.of(value));
-const certificate = Buffer.from("a certificate of some authority");
-const databases: BuiltEvent[] = [
-  config(GLOBAL, "PK", signatureList(Buffer.from("platform key"))),
-  config(GLOBAL, "KEK", signatureList(Buffer.from("key exchange key"))),
-  config(DATABASE, "db", signatureList(certificate, Buffer.from("another"))),
-  config(DATABASE, "dbx", new Uint8Array()),
-];
-const authority: BuiltEvent = {
-  pcr: 7,
-  type: AUTHORITY,
-  data: variable(DATABASE, "db", Buffer.concat([Buffer.alloc(16, 7), certificate])),
-};
-const calling: BuiltEvent = {
-  pcr: 4,
-  type: ACTION,
-  data: Buffer.from("Calling EFI Application from Boot Option"),
-};
-const application: BuiltEvent = {
-  pcr: 4,
-  type: APPLICATION,
-  data: Buffer.from("a device path"),
-  measured: Buffer.from("an image"),
-};
-const boot: BuiltEvent[] = [
-  { pcr: 0, type: 8, data: Buffer.from("version") },
-  secureBoot(1),
-  ...databases,
-  ...separators(7),
+import {
+  NO_ACTION,
+  SEPARATOR,
+  CONFIG,
+  DRIVER,
+  ACTION,
+  AUTHORITY,
+  GLOBAL,
+  DATABASE,
+  zero,
+  config,
+  secureBoot,
+  certificate,
+  databases,
   calling,
-  ...separators(0, 1, 2, 3, 4, 5, 6),
-  authority,
   application,
-];
-
-function verified(events: readonly BuiltEvent[]): VerifiedEventLog {
-  const log = buildLog(events);
-  return verifyEventLog({ log, quote: quoteOf(log), crypto });
-}
-const codes = (events: readonly BuiltEvent[]): string[] =>
-  verified(events).findings.map(({ code }) => code);
-const state = (events: readonly BuiltEvent[]): string => verified(events).secureBoot.state;
-/** The boot with an event put in before the first that fits. */
-const before = (fits: (event: BuiltEvent) => boolean, added: BuiltEvent): BuiltEvent[] => {
-  const at = boot.findIndex(fits);
-  return [...boot.slice(0, at), added, ...boot.slice(at)];
-};
-const replaced = (old: BuiltEvent, by: BuiltEvent): BuiltEvent[] =>
-  boot.map((event) => (event === old ? by : event));
+  boot,
+  verified,
+  codes,
+  state,
+  before,
+  replaced,
+} from "./support/sound-boot.ts";
 
 describe("a sound boot", () => {
   it("has Secure Boot on, its authority in db, its application, and nothing odd", () => {
