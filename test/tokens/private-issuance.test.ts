@@ -55,6 +55,12 @@ interface AmortizedVector {
   readonly tokens: readonly string[];
 }
 
+/** Numbered; one placeholder where the vectors are missing, since a skipped suite is still collected. */
+function numbered<T>(read: () => readonly T[]): readonly (readonly [number, T])[] {
+  if (sharedMissing) return [[0, undefined as T]];
+  return read().map((vector, i) => [i, vector] as const);
+}
+
 /** A redeemer of the one challenge of a vector. */
 function redeemerOf(key: TestKey, keyRing: KeyRing, challenge: Uint8Array): Redeemer {
   return createRedeemer({
@@ -106,43 +112,40 @@ function checkClient(
 describe.skipIf(sharedMissing).each(SINGLES)("single requests of type %i, %s", (type, path) => {
   const voprf = voprfOf(type);
 
-  it.each(readVectors(path).map((vector, i) => [i, vector] as const))(
-    "vector %i",
-    async (_, vector) => {
-      const key = voprfKey(type, bytesOf(vector, "skS"));
-      const { publicKeySpki: publicKey, tokenKeyId } = key.record;
-      expect(encodeHex(publicKey)).toBe(vector["pkS"]);
-      const body = bytesOf(vector, "token_request");
-      const request = parseTokenRequest(atOffset(body));
-      expect(request).toMatchObject({ tokenType: type, truncatedTokenKeyId: tokenKeyId[31] });
-      expect(encodeTokenRequest(request)).toEqual(body);
-      const theirs = parseTokenResponse(atOffset(bytesOf(vector, "token_response")), type);
-      expect(encodeHex(encodeTokenResponse(theirs))).toBe(vector["token_response"]);
-      expect(voprf.verifyResponse(publicKey, request.blindedMessage, theirs.response)).toBe(true);
+  it.each(numbered(() => readVectors(path)))("vector %i", async (_, vector) => {
+    const key = voprfKey(type, bytesOf(vector, "skS"));
+    const { publicKeySpki: publicKey, tokenKeyId } = key.record;
+    expect(encodeHex(publicKey)).toBe(vector["pkS"]);
+    const body = bytesOf(vector, "token_request");
+    const request = parseTokenRequest(atOffset(body));
+    expect(request).toMatchObject({ tokenType: type, truncatedTokenKeyId: tokenKeyId[31] });
+    expect(encodeTokenRequest(request)).toEqual(body);
+    const theirs = parseTokenResponse(atOffset(bytesOf(vector, "token_response")), type);
+    expect(encodeHex(encodeTokenResponse(theirs))).toBe(vector["token_response"]);
+    expect(voprf.verifyResponse(publicKey, request.blindedMessage, theirs.response)).toBe(true);
 
-      const { issuer, keyRing } = mixedIssuer([key]);
-      expect(issuer.examine(MEDIA_TYPE_TOKEN_REQUEST, body)).toBe(1);
-      const ours = await issuer.issue(MEDIA_TYPE_TOKEN_REQUEST, atOffset(body));
-      expect(ours).toMatchObject({ status: 200, issued: 1 });
-      const { Ne } = voprf.suite;
-      // all but the proof, whose nonce is random: that one is verified
-      expect(ours.body.subarray(0, Ne)).toEqual(theirs.response.subarray(0, Ne));
-      expect(voprf.verifyResponse(publicKey, request.blindedMessage, ours.body)).toBe(true);
-      checkClient(type, vector, request.blindedMessage, ours.body);
-      await checkRedemption(key, keyRing, vector, bytesOf(vector, "token"));
-    },
-  );
+    const { issuer, keyRing } = mixedIssuer([key]);
+    expect(issuer.examine(MEDIA_TYPE_TOKEN_REQUEST, body)).toBe(1);
+    const ours = await issuer.issue(MEDIA_TYPE_TOKEN_REQUEST, atOffset(body));
+    expect(ours).toMatchObject({ status: 200, issued: 1 });
+    const { Ne } = voprf.suite;
+    // all but the proof, whose nonce is random: that one is verified
+    expect(ours.body.subarray(0, Ne)).toEqual(theirs.response.subarray(0, Ne));
+    expect(voprf.verifyResponse(publicKey, request.blindedMessage, ours.body)).toBe(true);
+    checkClient(type, vector, request.blindedMessage, ours.body);
+    await checkRedemption(key, keyRing, vector, bytesOf(vector, "token"));
+  });
 });
 
 describe.skipIf(sharedMissing).each(AMORTIZED)("amortized batches of type %i, %s", (type, path) => {
-  const vectors = readSharedJson(`vectors/${path}`) as AmortizedVector[];
+  const vectors = sharedMissing ? [] : (readSharedJson(`vectors/${path}`) as AmortizedVector[]);
   const voprf = voprfOf(type);
 
   it("has vectors", () => {
     expect(vectors).toHaveLength(5);
   });
 
-  it.each(vectors.map((vector, i) => [i, vector] as const))("vector %i", async (_, vector) => {
+  it.each(numbered(() => vectors))("vector %i", async (_, vector) => {
     const key = voprfKey(type, decodeHex(vector.skS));
     const { publicKeySpki: publicKey, tokenKeyId } = key.record;
     const body = decodeHex(vector.token_request);
@@ -175,7 +178,7 @@ describe.skipIf(sharedMissing).each(AMORTIZED)("amortized batches of type %i, %s
 });
 
 describe.skipIf(sharedMissing)("generic batches with type 0x0001", () => {
-  const vectors = readBatchVectors(BATCHED).filter((vector) =>
+  const vectors = (sharedMissing ? [] : readBatchVectors(BATCHED)).filter((vector) =>
     vector.issuance.some((one) => one["type"] === "0001"),
   );
 
@@ -184,7 +187,7 @@ describe.skipIf(sharedMissing)("generic batches with type 0x0001", () => {
     expect(types).toEqual(["0001", "0001,0001", "0001,0002"]);
   });
 
-  it.each(vectors.map((vector, i) => [i, vector] as const))("vector %i", async (_, vector) => {
+  it.each(numbered(() => vectors))("vector %i", async (_, vector) => {
     const body = decodeHex(vector.token_request);
     const requests = parseGenericBatchTokenRequest(atOffset(body), LIMITS);
     expect(encodeGenericBatchTokenRequest(requests)).toEqual(body);
