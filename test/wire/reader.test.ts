@@ -38,6 +38,20 @@ describe("Reader", () => {
     }
   });
 
+  it("reads every little-endian integer as a DataView does", () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ minLength: 14, maxLength: 14 }), (bytes) => {
+        const reader = new Reader(bytes, "Test");
+        const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+        expect(reader.u16le("a")).toBe(view.getUint16(0, true));
+        expect(reader.u32le("b")).toBe(view.getUint32(2, true));
+        expect(reader.u64le("c")).toBe(view.getBigUint64(6, true));
+        reader.end();
+      }),
+      { seed: 20_261_123 },
+    );
+  });
+
   it("reads the varints of RFC 9000 appendix A.1", () => {
     const cases: [string, number][] = [
       ["9d7f3e7d", 494_878_333],
