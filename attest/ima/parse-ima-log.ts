@@ -22,7 +22,7 @@ export interface ImaEntry {
   readonly pcr: number;
   /** SHA-1 over the template data, or another hash in the lists of later kernels; zeros for a violation. */
   readonly templateHash: Uint8Array;
-  readonly template: "ima" | "ima-ng" | "ima-sig";
+  readonly template: "ima" | "ima-ng" | "ima-sig" | "ima-buf";
   readonly templateData: Uint8Array;
   /** As the kernel names it: `sha256`. */
   readonly fileHash: string;
@@ -30,7 +30,11 @@ export interface ImaEntry {
   readonly path: string;
   /** Of `ima-sig`, where the file has one. */
   readonly signature: Uint8Array | undefined;
+  /** Of `ima-buf`: what was measured itself, such as a key or the command line of kexec. */
+  readonly buffer: Uint8Array | undefined;
 }
+
+type NgTemplate = Exclude<ImaEntry["template"], "ima">;
 
 /** Names that the kernel gives to hashes; another has a digest of unknown size, and is refused. */
 const FILE_HASHES: ReadonlyMap<string, number> = new Map([
@@ -43,7 +47,9 @@ const FILE_HASHES: ReadonlyMap<string, number> = new Map([
   ["sm3_256", 32],
 ]);
 
-type Fields = Pick<ImaEntry, "fileHash" | "fileDigest" | "path" | "signature">;
+const TEMPLATES: readonly ImaEntry["template"][] = ["ima", "ima-ng", "ima-sig", "ima-buf"];
+
+type Fields = Pick<ImaEntry, "fileHash" | "fileDigest" | "path" | "signature" | "buffer">;
 
 /** @throws `WIRE_*`, `ATTEST_EVENT_LOG_INVALID` */
 export function parseImaLog(bytes: Uint8Array, form: "ascii" | "binary"): readonly ImaEntry[] {
@@ -72,7 +78,8 @@ function readBinaryEntry(reader: Reader, index: number): ImaEntry {
     const path = text(reader.vec32le("path", 0, IMA_NAME_BYTES - 1));
     // The list holds the name's length, the measurement the name padded.
     const templateData = imaTemplateData(fileDigest, path);
-    const fields = { fileHash: "sha1", fileDigest, path, signature: undefined };
+    const none = { signature: undefined, buffer: undefined };
+    const fields = { fileHash: "sha1", fileDigest, path, ...none };
     return { index, pcr, templateHash, template, templateData, ...fields };
   }
   const templateData = reader.vec32le("templateData", 1, MAX_TEMPLATE_BYTES);
@@ -80,8 +87,8 @@ function readBinaryEntry(reader: Reader, index: number): ImaEntry {
   return { index, pcr, templateHash, template, templateData, ...fields };
 }
 
-/** `d-ng | n-ng` and for ima-sig `| sig`, each behind a little-endian length. */
-function parseTemplateData(data: Uint8Array, template: "ima-ng" | "ima-sig"): Fields {
+/** `d-ng | n-ng`, for ima-sig `| sig`, for ima-buf `| buf`, each behind a little-endian length. */
+function parseTemplateData(data: Uint8Array, template: NgTemplate): Fields {
   const reader = new Reader(data, "IMA template");
   const digest = reader.vec32le("d-ng", 2, MAX_TEMPLATE_BYTES);
   const colon = digest.indexOf(0x3a);
@@ -92,6 +99,7 @@ function parseTemplateData(data: Uint8Array, template: "ima-ng" | "ima-sig"): Fi
   if (name.at(-1) !== 0) throw invalid("n-ng: expected a zero at its end");
   const signature =
     template === "ima-sig" ? reader.vec32le("sig", 0, MAX_TEMPLATE_BYTES) : undefined;
+  const buffer = template === "ima-buf" ? reader.vec32le("buf", 0, MAX_TEMPLATE_BYTES) : undefined;
   reader.end();
   const fileHash = text(digest.subarray(0, colon));
   const fileDigest = digest.subarray(colon + 2);
@@ -101,6 +109,7 @@ function parseTemplateData(data: Uint8Array, template: "ima-ng" | "ima-sig"): Fi
     fileDigest,
     path: text(name.subarray(0, -1)),
     signature: signature?.length === 0 ? undefined : signature,
+    buffer,
   };
 }
 
@@ -121,11 +130,11 @@ function parseLine(line: string, index: number): ImaEntry {
   const fileDigest = decodeHex(fields["digest"] ?? "");
   const fileHash = fields["alg"] ?? "sha1";
   checkFileDigest(fileHash, fileDigest);
-  const { path, signature } = splitSignature(fields["path"] ?? "", template);
+  const { path, signature, buffer } = splitPath(fields["path"] ?? "", template);
   const templateData =
     template === "ima"
       ? imaTemplateData(fileDigest, path)
-      : ngTemplateData({ fileHash, fileDigest, path, signature }, template);
+      : ngTemplateData({ fileHash, fileDigest, path, signature, buffer }, template);
   return {
     index,
     pcr: checkedPcr(Number(fields["pcr"])),
@@ -136,19 +145,33 @@ function parseLine(line: string, index: number): ImaEntry {
     fileDigest,
     path,
     signature,
+    buffer,
   };
 }
 
-/** A path may hold spaces, a signature is the last word and begins with its type, 03 (security.ima). */
-function splitSignature(
+/** A path may hold spaces. A signature is the last word and begins with its type, 03 (security.ima). */
+function splitPath(
   rest: string,
   template: ImaEntry["template"],
-): { path: string; signature: Uint8Array | undefined } {
-  if (template !== "ima-sig") return { path: rest, signature: undefined };
+): Pick<ImaEntry, "path" | "signature" | "buffer"> {
+  if (template === "ima-buf") return splitBuffer(rest);
+  if (template !== "ima-sig") return { path: rest, signature: undefined, buffer: undefined };
   const match = /^(?<path>.*) (?<signature>(?:[0-9a-f]{2}){2,})?$/.exec(rest);
   const signature = match?.groups?.["signature"];
   const path = match?.groups?.["path"] ?? rest;
-  return { path, signature: signature === undefined ? undefined : decodeHex(signature) };
+  return {
+    path,
+    signature: signature === undefined ? undefined : decodeHex(signature),
+    buffer: undefined,
+  };
+}
+
+/** The buffer is the last word, which is never left out. */
+function splitBuffer(rest: string): Pick<ImaEntry, "path" | "signature" | "buffer"> {
+  const space = rest.lastIndexOf(" ");
+  const buffer = rest.slice(space + 1);
+  if (space < 1 || !/^(?:[0-9a-f]{2})*$/.test(buffer)) throw invalid("buf: expected hexadecimal");
+  return { path: rest.slice(0, space), signature: undefined, buffer: decodeHex(buffer) };
 }
 
 function imaTemplateData(fileDigest: Uint8Array, path: string): Uint8Array {
@@ -162,13 +185,14 @@ function imaTemplateData(fileDigest: Uint8Array, path: string): Uint8Array {
   return data;
 }
 
-function ngTemplateData(fields: Fields, template: "ima-ng" | "ima-sig"): Uint8Array {
+function ngTemplateData(fields: Fields, template: NgTemplate): Uint8Array {
   const digest = new Writer()
     .bytes(encodeUtf8(`${fields.fileHash}:\0`))
     .bytes(fields.fileDigest)
     .finish();
   const writer = new Writer().vec32le(digest).vec32le(encodeUtf8(`${fields.path}\0`));
   if (template === "ima-sig") writer.vec32le(fields.signature ?? new Uint8Array());
+  if (template === "ima-buf") writer.vec32le(fields.buffer ?? new Uint8Array());
   return writer.finish();
 }
 
@@ -179,8 +203,9 @@ function checkFileDigest(fileHash: string, fileDigest: Uint8Array): void {
 }
 
 function templateOf(name: string): ImaEntry["template"] {
-  if (name === "ima" || name === "ima-ng" || name === "ima-sig") return name;
-  throw invalid("a template that is not ima, ima-ng or ima-sig");
+  const known = TEMPLATES.find((template) => template === name);
+  if (known === undefined) throw invalid("a template that is not ima, ima-ng, ima-sig or ima-buf");
+  return known;
 }
 
 function checkedPcr(pcr: number): number {

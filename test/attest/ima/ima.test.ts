@@ -45,17 +45,19 @@ const vec = (...parts: Uint8Array[]): Buffer => {
 };
 
 interface Entry {
-  readonly template: "ima" | "ima-ng" | "ima-sig";
+  readonly template: "ima" | "ima-ng" | "ima-sig" | "ima-buf";
   readonly path: string;
   readonly digest: Buffer;
   readonly signature?: Buffer;
+  readonly buffer?: Buffer;
   readonly violation?: boolean;
 }
 
-function templateData({ template, path, digest, signature }: Entry): Buffer {
+function templateData({ template, path, digest, signature, buffer }: Entry): Buffer {
   if (template === "ima") return Buffer.concat([digest, Buffer.from(path.padEnd(256, "\0"))]);
   const fields = [vec(Buffer.from("sha256:\0"), digest), vec(Buffer.from(`${path}\0`))];
   if (template === "ima-sig") fields.push(vec(signature ?? Buffer.alloc(0)));
+  if (template === "ima-buf") fields.push(vec(buffer ?? Buffer.alloc(0)));
   return Buffer.concat(fields);
 }
 const templateHash = (entry: Entry): Buffer =>
@@ -74,8 +76,9 @@ function binary(entries: readonly Entry[]): Uint8Array {
 function ascii(entries: readonly Entry[]): Uint8Array {
   const lines = entries.map((entry) => {
     const digest = `${entry.template === "ima" ? "" : "sha256:"}${entry.digest.toString("hex")}`;
-    const signature =
-      entry.template === "ima-sig" ? ` ${entry.signature?.toString("hex") ?? ""}` : "";
+    const last = entry.template === "ima-buf" ? entry.buffer : entry.signature;
+    const hasLast = entry.template === "ima-sig" || entry.template === "ima-buf";
+    const signature = hasLast ? ` ${last?.toString("hex") ?? ""}` : "";
     const hashText = templateHash(entry).toString("hex");
     return `10 ${hashText} ${entry.template} ${digest} ${entry.path}${signature}\n`;
   });
@@ -112,6 +115,12 @@ const entries: Entry[] = [
     signature: Buffer.from("030204aabbccdd", "hex"),
   },
   { template: "ima-sig", path: "/usr/bin/unsigned", digest: hash("sha256", Buffer.from("c")) },
+  {
+    template: "ima-buf",
+    path: "kexec-cmdline",
+    digest: hash("sha256", Buffer.from("quiet")),
+    buffer: Buffer.from("quiet"),
+  },
   { template: "ima", path: "/old", digest: hash("sha1", Buffer.from("d")) },
   { template: "ima-ng", path: "/changing", digest: Buffer.alloc(32), violation: true },
 ];
@@ -139,6 +148,7 @@ describe("a log", () => {
       new Uint8Array([3, 2, 4, 0xaa, 0xbb, 0xcc, 0xdd]),
     );
     expect(verified.entries[3]?.signature).toBeUndefined();
+    expect(Buffer.from(verified.entries[4]!.buffer!).toString()).toBe("quiet");
   });
 
   it("E11: may have grown since the quote; what is later is left out", () => {
@@ -205,7 +215,12 @@ describe("refusals", () => {
 
   it.each([
     ["no end of the last line", "10 00"],
-    ["another template", `10 ${"0".repeat(40)} ima-buf sha256:00 x\n`],
+    ["another template", `10 ${"0".repeat(40)} ima-modsig sha256:00 x\n`],
+    [
+      "a buffer that is not hexadecimal",
+      `10 ${"0".repeat(40)} ima-buf sha1:${"0".repeat(40)} a b\n`,
+    ],
+    ["no buffer", `10 ${"0".repeat(40)} ima-buf sha1:${"0".repeat(40)} ab\n`],
     ["a digest of another size", `10 ${"0".repeat(40)} ima-ng sha256:00 x\n`],
     ["a PCR that does not exist", `99 ${"0".repeat(40)} ima ${"0".repeat(40)} x\n`],
     ["no path", `10 ${"0".repeat(40)} ima ${"0".repeat(40)} \n`],
