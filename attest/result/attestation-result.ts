@@ -6,6 +6,7 @@
 import type { KeyObject } from "node:crypto";
 import { exportJWK, type JWK, jwtVerify, SignJWT } from "jose";
 import { StileError } from "../../wire/index.ts";
+import { isCompactJws } from "./compact-jws.ts";
 import {
   encodeTrustworthinessVector,
   parseTrustworthinessVector,
@@ -132,7 +133,7 @@ export function createAttestationResultVerifier(
 ): AttestationResultVerifier {
   return {
     verify: async (jwt) => {
-      if (jwt.length > MAX_JWT_CHARS) throw invalid();
+      if (jwt.length > MAX_JWT_CHARS || !isCompactJws(jwt)) throw invalid();
       const payload = await verifiedPayload(options, jwt);
       const { cnf, submods, sub } = payload;
       const channelBinding = payload[CHANNEL_BINDING_CLAIM];

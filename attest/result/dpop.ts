@@ -6,6 +6,7 @@ import { calculateJwkThumbprint, decodeProtectedHeader, importJWK, jwtVerify } f
 import { encodeBase64Url, encodeUtf8, StileError } from "../../wire/index.ts";
 import type { AttestCrypto } from "../crypto.ts";
 import { type Es256PublicJwk, es256PublicJwk } from "./attestation-result.ts";
+import { isCompactJws } from "./compact-jws.ts";
 
 export interface DpopVerifierOptions {
   readonly crypto: AttestCrypto;
@@ -51,6 +52,7 @@ export function createDpopVerifier(options: DpopVerifierOptions): DpopVerifier {
       // 1. there is not more than one DPoP header; 2. it is one well-formed JWT
       if (proof === undefined || proof.length > MAX_PROOF_CHARS)
         throw invalid("expected one proof");
+      if (!isCompactJws(proof)) throw invalid("expected a JWT");
       const key = keyOf(proof);
       // 3. to 7. claims are there, typ, alg, signature by the header's own public key
       const payload = await verifiedPayload(proof, key, maxAgeSeconds, options.clock());

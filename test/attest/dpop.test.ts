@@ -68,7 +68,10 @@ describe("a DPoP proof", () => {
   it("rejects what is not one well-formed JWT (steps 1, 2)", async () => {
     const verify = verifier();
     const good = await proof();
-    for (const bad of [undefined, "", "a.b", `${good}.x`, `${good}${"A".repeat(2_048)}`, "é.b.c"]) {
+    const long = `${good}${"A".repeat(2_048)}`;
+    const cut = `${good.slice(0, -9)} ${good.slice(-9)}`;
+    const spellings = [`${good} `, ` ${good}`, `${good}\n`, `${good}==`, cut];
+    for (const bad of [undefined, "", "a.b", `${good}.x`, long, "é.b.c", ...spellings]) {
       expect(await verify(bad)).toBe(REFUSED);
     }
   });

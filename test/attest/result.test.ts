@@ -118,6 +118,19 @@ describe("an attestation result", () => {
     expect(await verify(await forged({ key: pair().privateKey }))).toBe("ATTEST_RESULT_INVALID");
   });
 
+  it("G5: rejects every other spelling of one that is good", async () => {
+    const { jwt } = await signer.sign(claims);
+    // ES256 leaves four bits of the last letter unused.
+    const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    const last = alphabet.indexOf(jwt.at(-1) ?? "");
+    const sibling = jwt.slice(0, -1) + (alphabet[last ^ 1] ?? "");
+    const cut = `${jwt.slice(0, -9)} ${jwt.slice(-9)}`;
+    for (const other of [`${jwt} `, ` ${jwt}`, `${jwt}\n`, `${jwt}==`, cut, sibling]) {
+      expect(await verify(other)).toBe("ATTEST_RESULT_INVALID");
+    }
+    expect(await verify(jwt)).toBe("nothing was thrown");
+  });
+
   it("rejects alg none, an HMAC with the public key, another typ and another algorithm", async () => {
     const { jwt } = await signer.sign(claims);
     const [, payload = ""] = jwt.split(".");
