@@ -6,9 +6,9 @@ const config: ViteUserConfig = mergeConfig(
   { ...base, test: { ...base.test, include: [], exclude: [] } },
   defineConfig({
     test: {
-      include: ["test/nightly/**/*.test.ts", "test/e2e/kill.test.ts"],
+      include: ["test/nightly/**/*.test.ts", "test/e2e/kill.test.ts", "test/attest/fuzz.test.ts"],
       exclude: ["node_modules/**"],
-      env: { KILL_ROUNDS: "20" },
+      env: { KILL_ROUNDS: "20", FUZZ_CASES: "1000000" },
     },
   }),
 );

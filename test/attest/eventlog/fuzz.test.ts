@@ -6,6 +6,7 @@ import {
   verifyEventLog,
 } from "../../../attest/eventlog/index.ts";
 import { isStileError } from "../../../wire/index.ts";
+import { createRandom, type Random } from "../../support/fuzz.ts";
 import { readShared, sharedMissing } from "../../support/shared.ts";
 import { EVENT_LOG_ROWS } from "../support/corpora/event-logs.ts";
 import { crypto, quoteOf } from "./support/log-builder.ts";
@@ -16,16 +17,7 @@ const FILES = EVENT_LOG_ROWS.map(([name]) => name).filter(
 );
 const ROUNDS = Number(process.env["FUZZ_CASES"] ?? "6000") / FILES.length;
 
-/** Small, seeded: a failure comes back. */
-function createRandom(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return Math.floor((state / 2 ** 32) * below);
-  };
-}
-
-function mutated(log: Uint8Array, random: (below: number) => number): Uint8Array {
+function mutated(log: Uint8Array, random: Random): Uint8Array {
   const kind = random(4);
   const at = random(log.length);
   if (kind === 0) return log.slice(0, at);

@@ -11,6 +11,7 @@ import {
   verifyRegistration,
 } from "../../../attest/webauthn/index.ts";
 import { concatBytes, isStileError } from "../../../wire/index.ts";
+import { createRandom } from "../../support/fuzz.ts";
 import {
   authDataOf,
   CHALLENGE,
@@ -38,17 +39,6 @@ import {
 import { createSigner } from "./support/x509.ts";
 
 const CASES_PER_FORMAT = 550;
-
-/** mulberry32. */
-function seeded(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) % below;
-  };
-}
 
 type Mutation = (bytes: Uint8Array, at: number, random: (below: number) => number) => Uint8Array;
 const MUTATIONS: readonly Mutation[] = [
@@ -102,7 +92,7 @@ function uncovered(format: string, bytes: Uint8Array): readonly [number, number]
 describe("mutated registrations", () => {
   it.each(Object.entries(plans))("G3 of %s are refused by name", async (format, plan) => {
     const check = registrationOf(plan);
-    const random = seeded(plan.format.length * 7919);
+    const random = createRandom(plan.format.length * 7919);
     const good = await verifyRegistration(check);
     const { attestationObject, clientDataJSON } = check.response;
     const [start, end] = uncovered(format, attestationObject);
@@ -173,7 +163,7 @@ describe("mutated assertions", () => {
       signCount: 1,
       backupEligible: false,
     };
-    const random = seeded(4711);
+    const random = createRandom(4711);
     const names = ["clientDataJSON", "authenticatorData", "signature"] as const;
     for (let i = 0; i < 600; i += 1) {
       const name = names[i % 3]!;

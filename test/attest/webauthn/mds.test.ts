@@ -24,7 +24,7 @@ import {
   makers,
 } from "./support/metadata.ts";
 import { packedPlan, selfPlan, u2fPlan } from "./support/statements.ts";
-import { createSigner, createTestCa, name } from "./support/x509.ts";
+import { createSigner, createTestCa } from "./support/x509.ts";
 
 const INVALID = "ATTEST_WEBAUTHN_METADATA_INVALID";
 const STALE = "ATTEST_WEBAUTHN_METADATA_STALE";
