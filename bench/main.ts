@@ -1,12 +1,15 @@
 /**
  * `npm run bench`: what Stile costs, as ratios to what the machine can do, all in one run. The floors are
- * `openssl speed` and a bare server of the same runtime. Bounded: about two minutes.
+ * `openssl speed`, a bare server of the same runtime, and node:crypto alone. Bounded: about two minutes.
+ * `--only edge` or `--only attest` runs one part.
  */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect } from "node:tls";
+import { parseArgs } from "node:util";
+import { benchAttestation } from "./attestation.ts";
 import { type LoadResult, runLoad } from "./load.ts";
 import { batchRequests, clearanceHeader, getRequest, tokenHeaders } from "./requests.ts";
 import { type BenchServer, startServer } from "./servers.ts";
@@ -27,19 +30,42 @@ interface Figure {
   readonly p99Ms: number;
 }
 
+const PARTS = { edge: runEdge, attest: runAttest } as const;
+
 const dir = mkdtempSync(join(tmpdir(), "stile-bench-bare-"));
 const servers: BenchServer[] = [];
 try {
-  await run();
+  await main();
 } finally {
   for (const server of servers.toReversed()) await server.stop();
   rmSync(dir, { recursive: true, force: true });
 }
 
-async function run(): Promise<void> {
+async function main(): Promise<void> {
+  const { only } = parseArgs({ options: { only: { type: "string" } } }).values;
+  const names = Object.keys(PARTS).filter((name) => only === undefined || name === only);
+  if (names.length === 0) {
+    console.error(`--only ${only}: expected ${Object.keys(PARTS).join(" or ")}`);
+    process.exitCode = 2;
+    return;
+  }
   console.log(
     `${cpus()[0]?.model ?? "unknown CPU"}, ${availableParallelism()} cores, Node ${process.versions.node}`,
   );
+  for (const [name, part] of Object.entries(PARTS)) if (names.includes(name)) await part();
+}
+
+async function runAttest(): Promise<void> {
+  for (const { name, perSecond, floorPerSecond } of await benchAttestation()) {
+    console.log(
+      `${name.padEnd(50)}${perSecond.toFixed(0).padStart(6)} /s and core  ` +
+        `${(1e6 / perSecond).toFixed(0).padStart(6)} us CPU  ` +
+        `ratio to node:crypto ${ratio(perSecond, floorPerSecond)} of the rate`,
+    );
+  }
+}
+
+async function runEdge(): Promise<void> {
   const upstream = await start("upstream", []);
   const bare = await start("bare", [dir]);
   const sidecar = await start("sidecar", [`http://127.0.0.1:${upstream.port}`]);
