@@ -4,7 +4,7 @@
  * RSASSA-PSS is not on the list: no manufacturer's EK chain that we know of uses it.
  * Identifiers: RFC 8017 appendix A, RFC 5480, RFC 5758.
  */
-import { concatBytes } from "../../wire/index.ts";
+import { concatBytes, isStileError } from "../../wire/index.ts";
 import {
   children,
   type DerValue,
@@ -77,6 +77,28 @@ export interface CertifiedKey {
   readonly namesOaep: boolean;
   /** RSA: big-endian, without leading zeros. */
   readonly modulus: Uint8Array | undefined;
+  /** ECC: bytes of a coordinate. */
+  readonly coordinateBytes: number | undefined;
+}
+
+/**
+ * Whether r and s are no longer than the key's curve has bytes; true for RSA, whose size the engine checks.
+ * pkijs writes the surplus byte of s over the last of r: where the two are equal the signature verifies,
+ * and one certificate would have several encodings.
+ */
+export function isSignatureOfSize(
+  signatureValue: Uint8Array,
+  { coordinateBytes }: CertifiedKey,
+): boolean {
+  if (coordinateBytes === undefined) return true;
+  try {
+    const numbers = children(parseDer(signatureValue, TAG.SEQUENCE));
+    return numbers.every((number) => readPositiveInteger(number).length <= coordinateBytes);
+  } catch (error) {
+    // Of another family than the key, or hostile: it verifies nothing.
+    if (isStileError(error)) return false;
+    throw error;
+  }
 }
 
 /**
@@ -92,18 +114,30 @@ export function readCertifiedKey(spki: Uint8Array): CertifiedKey {
   const [oid, parameters] = children(expectTag(identifier, TAG.SEQUENCE));
   switch (readOid(expectTag(oid, TAG.OBJECT_IDENTIFIER))) {
     case EC_PUBLIC_KEY:
-      checkPoint(parameters, bytes);
-      return { type: "ecc", spki, namesOaep: false, modulus: undefined };
+      return {
+        type: "ecc",
+        spki,
+        namesOaep: false,
+        modulus: undefined,
+        coordinateBytes: readCoordinateBytes(parameters, bytes),
+      };
     case RSA_ENCRYPTION:
       if (parameters === undefined || !isNull(parameters))
         throw certificateInvalid("malformed RSA key");
-      return { type: "rsa", spki, namesOaep: false, modulus: readModulus(bytes) };
+      return {
+        type: "rsa",
+        spki,
+        namesOaep: false,
+        modulus: readModulus(bytes),
+        coordinateBytes: undefined,
+      };
     case RSAES_OAEP:
       return {
         type: "rsa",
         spki: withRsaEncryption(bits),
         namesOaep: true,
         modulus: readModulus(bytes),
+        coordinateBytes: undefined,
       };
     default:
       throw algorithmNotAllowed("a public key of a type that is not on the list");
@@ -127,7 +161,8 @@ function readModulus(bytes: Uint8Array): Uint8Array {
   return n;
 }
 
-function checkPoint(parameters: DerValue | undefined, point: Uint8Array): void {
+/** Of a point whose curve is on the list. */
+function readCoordinateBytes(parameters: DerValue | undefined, point: Uint8Array): number {
   // RFC 5480 §2.1.1: a named curve; explicit parameters let an attacker choose the generator.
   if (parameters?.tag !== TAG.OBJECT_IDENTIFIER)
     throw algorithmNotAllowed("a curve that is not named");
@@ -135,6 +170,7 @@ function checkPoint(parameters: DerValue | undefined, point: Uint8Array): void {
   if (width === undefined) throw algorithmNotAllowed("a curve that is not on the list");
   if (point[0] !== 0x04 || point.length !== 1 + 2 * width)
     throw certificateInvalid("malformed EC point");
+  return width;
 }
 
 function withRsaEncryption(key: DerValue): Uint8Array {

@@ -6,7 +6,7 @@
  */
 import * as pkijs from "pkijs";
 import { encodeHex, isStileError } from "../../wire/index.ts";
-import { checkSignatureAlgorithm } from "./algorithms.ts";
+import { checkSignatureAlgorithm, isSignatureOfSize, readCertifiedKey } from "./algorithms.ts";
 import type { ParsedCertificate } from "./certificate.ts";
 import {
   checkDer,
@@ -64,8 +64,8 @@ async function parseRevocationList(
   try {
     if (bytes.length > MAX_CRL_BYTES) throw revocationDataInvalid("a CRL larger than the limit");
     const der = Uint8Array.from(bytes);
-    const fields = readCertificateList(der);
-    const signer = await findSigner(der, roots);
+    const { signatureValue, ...fields } = readCertificateList(der);
+    const signer = await findSigner(der, signatureValue, roots);
     return { ...fields, signer };
   } catch (cause) {
     const isOurs = isStileError(cause) && cause.code === "ATTEST_REVOCATION_DATA_INVALID";
@@ -76,7 +76,9 @@ async function parseRevocationList(
 
 type ListFields = Omit<RevocationList, "signer">;
 
-function readCertificateList(der: Uint8Array): ListFields {
+function readCertificateList(
+  der: Uint8Array,
+): ListFields & { readonly signatureValue: Uint8Array } {
   const list = parseDer(der, TAG.SEQUENCE);
   checkDer(list, createOddityRows(["set-of-order"]));
   const [tbsCertList, signatureAlgorithm, signatureValue, ...rest] = children(list);
@@ -85,7 +87,8 @@ function readCertificateList(der: Uint8Array): ListFields {
   const signature = readBitString(expectTag(signatureValue, TAG.BIT_STRING));
   if (signature.unusedBits !== 0) throw revocationDataInvalid("a malformed signature");
   checkSignatureAlgorithm(outer, signature.bytes);
-  return readTbsCertList(expectTag(tbsCertList, TAG.SEQUENCE), outer);
+  const fields = readTbsCertList(expectTag(tbsCertList, TAG.SEQUENCE), outer);
+  return { ...fields, signatureValue: signature.bytes };
 }
 
 function readTbsCertList(tbs: DerValue, outer: DerValue): ListFields {
@@ -135,23 +138,29 @@ function checkNothingCritical(extensions: DerValue): void {
   }
 }
 
-async function findSigner(der: Uint8Array, roots: TrustedRoots): Promise<ParsedCertificate> {
+async function findSigner(
+  der: Uint8Array,
+  signatureValue: Uint8Array,
+  roots: TrustedRoots,
+): Promise<ParsedCertificate> {
   const crl = pkijs.CertificateRevocationList.fromBER(der);
   for (const candidate of [...roots.anchors, ...roots.intermediates]) {
     if (!crl.issuer.isEqual(candidate.pki.subject)) continue;
     // RFC 5280 §6.3.3 (f): the key must be one for CRLs.
     if (readKeyUsage(candidate)?.has(KEY_USAGE.cRLSign) !== true) continue;
-    if (await isSignedBy(crl, candidate.pki)) return candidate;
+    if (await isSignedBy(crl, signatureValue, candidate)) return candidate;
   }
   throw revocationDataInvalid("a CRL that no certificate of the bundle signed");
 }
 
 async function isSignedBy(
   crl: pkijs.CertificateRevocationList,
-  issuerCertificate: pkijs.Certificate,
+  signatureValue: Uint8Array,
+  { pki, spki }: ParsedCertificate,
 ): Promise<boolean> {
   try {
-    return await crl.verify({ issuerCertificate }, engine);
+    if (!isSignatureOfSize(signatureValue, readCertifiedKey(spki))) return false;
+    return await crl.verify({ issuerCertificate: pki }, engine);
   } catch {
     return false;
   }

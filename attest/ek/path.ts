@@ -6,7 +6,7 @@
  */
 import * as pkijs from "pkijs";
 import { constantTimeEqual, isStileError, type StileError } from "../../wire/index.ts";
-import { readCertifiedKey } from "./algorithms.ts";
+import { isSignatureOfSize, readCertifiedKey } from "./algorithms.ts";
 import type { ParsedCertificate } from "./certificate.ts";
 import { checkIssuer } from "./checks.ts";
 import { engine } from "./engine.ts";
@@ -84,7 +84,8 @@ async function mayIssue(
   if (!subject.pki.issuer.isEqual(issuer.pki.subject)) return false;
   try {
     // Before the signature: a huge key would make its verification slow.
-    readCertifiedKey(issuer.spki);
+    const key = readCertifiedKey(issuer.spki);
+    if (!isSignatureOfSize(subject.signatureValue, key)) return false;
     search.signatureChecks += 1;
     if (search.signatureChecks > MAX_SIGNATURE_CHECKS) return false;
     if (!(await isSignedBy(subject.pki, issuer.pki))) return false;

@@ -20,9 +20,10 @@ import {
 } from "../../attest/ek/index.ts";
 import { createOddityRows } from "../../attest/ek/oddities.ts";
 import { readTime } from "../../attest/ek/time.ts";
-import { createManufacturerCa } from "../../swtpm/index.ts";
+import { createManufacturerCa, type ManufacturerCa } from "../../swtpm/index.ts";
 import { concatBytes, constantTimeEqual, decodeHex, encodeUtf8 } from "../../wire/index.ts";
 import { codeOf, codeOfAsync } from "../support/reject.ts";
+import { respelledEcdsa } from "./support/respelled-ecdsa.ts";
 
 const AT_MS = Date.UTC(2026, 0, 1);
 const INVALID = "ATTEST_EK_CERTIFICATE_INVALID";
@@ -36,12 +37,13 @@ const CODES: ReadonlySet<string> = new Set([
 
 let leaf: Uint8Array;
 let intermediate: Uint8Array;
+let ca: ManufacturerCa;
 let roots: TrustedRoots;
 const key = generateKeyPairSync("ec", { namedCurve: "P-256" }).publicKey;
 const ekPublicKeySpki = new Uint8Array(key.export({ type: "spki", format: "der" }));
 
 beforeAll(async () => {
-  const ca = await createManufacturerCa({ clock: () => AT_MS });
+  ca = await createManufacturerCa({ clock: () => AT_MS });
   leaf = await ca.issueEkCertificate(ekPublicKeySpki, "ecc");
   intermediate = ca.intermediate;
   roots = await parseTrustedRoots(ca.rootPem);
@@ -88,6 +90,19 @@ describe("mutated chains", () => {
       }),
       { numRuns: 1500, seed: 20_261_123 },
     );
+  });
+
+  it("A2, G5: refuses a certificate whose signature is spelt another way", async () => {
+    let seen = 0;
+    for (let attempt = 0; attempt < 64 && seen < 3; attempt += 1) {
+      const certificate = await ca.issueEkCertificate(ekPublicKeySpki, "ecc");
+      const respelled = respelledEcdsa(certificate);
+      if (respelled === undefined) continue;
+      expect(await judge([certificate, intermediate])).toBe("nothing was thrown");
+      expect(await judge([respelled, intermediate])).toBe("ATTEST_EK_CHAIN_UNTRUSTED");
+      seen += 1;
+    }
+    expect(seen).toBe(3);
   });
 
   it("A2: refuses every replaced byte of both certificates", async () => {

@@ -19,6 +19,7 @@ import { concatBytes, decodeHex, encodeBase64Url, encodeUtf8 } from "../../wire/
 import { codeOf, codeOfAsync } from "../support/reject.ts";
 import { der, seq } from "./support/der-certificate.ts";
 import { type CrlOptions, type Issued, OpensslCa } from "./support/openssl-ca.ts";
+import { respelledEcdsa } from "./support/respelled-ecdsa.ts";
 
 const DAY_MS = 86_400_000;
 const START_MS = Math.floor(Date.now() / 1000) * 1000;
@@ -212,6 +213,19 @@ describe("lists that cannot be used", () => {
       changed[index] = (changed[index] ?? 0) ^ 1;
       await refuses(changed);
     }
+  });
+
+  it("A9, G5: refuses a list whose signature is spelt another way", async () => {
+    let seen = 0;
+    for (let attempt = 0; attempt < 64 && seen < 3; attempt += 1) {
+      const list = crl(intermediate, [other]);
+      const respelled = respelledEcdsa(list);
+      if (respelled === undefined) continue;
+      expect(await lists(list)).toHaveLength(1);
+      await refuses(respelled);
+      seen += 1;
+    }
+    expect(seen).toBe(3);
   });
 
   it("A4, A9: refuses a list that may be a part: delta, distribution point", async () => {
