@@ -2,7 +2,7 @@
 import { parseEventLog, type EventLog, verifyEventLog } from "../../../../attest/eventlog/index.ts";
 import { parseImaLog, type VerifiedImaLog, verifyImaLog } from "../../../../attest/ima/index.ts";
 import { concatBytes } from "../../../../wire/index.ts";
-import { mutateBytes, pick } from "../../../support/fuzz.ts";
+import { mutateBytes, pick, type Random } from "../../../support/fuzz.ts";
 import { sharedMissing } from "../../../support/shared.ts";
 import { buildLog, crypto, quoteOf, variable } from "../../eventlog/support/log-builder.ts";
 import { sharedLog } from "../corpora/event-logs.ts";
@@ -106,12 +106,26 @@ function imaAscii(paths: readonly string[]): Uint8Array {
   return text(lines.join(""));
 }
 
+/** Other entries than these, or in another order; never these. */
+function otherPaths(paths: readonly string[], random: Random): readonly string[] {
+  const at = random(paths.length);
+  const to = (at + 1 + random(paths.length - 1)) % paths.length;
+  const path = pick(() => at, paths);
+  return pick(random, [
+    () => paths.toSpliced(at, 1),
+    () => paths.toSpliced(to, 0, path),
+    () => paths.toSpliced(at, 1).toSpliced(to, 0, path),
+    () => paths.with(at, `/other/${random(1_000)}`),
+  ])();
+}
+
 const imaSaid = ({ entries }: VerifiedImaLog): string =>
   entries.map(({ templateData }) => hex(templateData)).join("\n");
 
 function imaTarget(form: "ascii" | "binary", share: number): FuzzTarget {
   const paths = ["boot_aggregate", "/usr/bin/init", "/usr/lib/a library.so", "/etc/passwd"];
-  const seed = form === "ascii" ? imaAscii(paths) : imaBinary(paths);
+  const encode = form === "ascii" ? imaAscii : imaBinary;
+  const seed = encode(paths);
   let value: Uint8Array = new Uint8Array(32);
   for (const { templateData } of parseImaLog(seed, form)) {
     value = crypto.hash("sha256", concatBytes([value, crypto.hash("sha256", templateData)]));
@@ -121,13 +135,17 @@ function imaTarget(form: "ascii" | "binary", share: number): FuzzTarget {
     pcrValues: [{ hash: "sha256", pcr: 10, value }],
   } as const;
   const said = imaSaid(verifyImaLog({ log: seed, form, quote, crypto }));
-  const other = form === "ascii" ? imaAscii(["/other"]) : imaBinary(["/other"]);
+  const other = encode(["/other"]);
   return {
     name: `IMA list, ${form}`,
     share,
     sound: [() => verifyImaLog({ log: seed, form, quote, crypto })],
     next: (random) => {
-      const log = mutateBytes(seed, random, [other, seed]);
+      // Half of them are lists of sound entries, which only the replay can tell from the right one.
+      const log =
+        random(2) === 0
+          ? encode(otherPaths(paths, random))
+          : mutateBytes(seed, random, [other, seed]);
       return {
         input: hex(log),
         run: () => verifyImaLog({ log, form, quote, crypto }),
