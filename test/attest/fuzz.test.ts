@@ -1,7 +1,8 @@
 /**
  * Every parser and verifier of attest/ under mutated input (checklist G1, G3, G5): whatever the bytes, the
  * answer is a StileError, or a result that the signature covers; in bounded time and memory; and the text
- * of a refusal holds nothing of the input. Seeded. FUZZ_CASES is the number of cases, 50,000 without it.
+ * of a refusal holds nothing of the input. The mutations are seeded, the keys are new in each run; a failure
+ * prints its input. FUZZ_CASES is the number of cases, 50,000 without it.
  */
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
