@@ -13,15 +13,17 @@ export {
 export * from "./ek/index.ts";
 export { type BindingInput, type BindingPurpose, evidenceBinding } from "./enrolment/binding.ts";
 export * from "./enrolment/messages.ts";
+export type { DeviceEntry, DeviceRecord, DeviceRegistry } from "./enrolment/device-registry.ts";
+export { devicePseudonym } from "./enrolment/pseudonym.ts";
 export {
   type AppraisedDevice,
   createTpmAttester,
-  type TpmAppraisalPolicy,
   type TpmAttester,
   type TpmAttesterOptions,
 } from "./enrolment/tpm-attester.ts";
 export { checkEkPublic } from "./keys/ek-templates.ts";
 export { type AlgorithmPolicy, checkAkPublic, checkDeviceKeyPublic } from "./keys/roles.ts";
+export * from "./policy/index.ts";
 export type { SignedAttest } from "./quote/signature.ts";
 export { type CertifyCheck, type VerifiedCertify, verifyCertify } from "./quote/verify-certify.ts";
 export {

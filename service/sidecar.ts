@@ -3,6 +3,7 @@
  * its clock, randomness, stores and keys from here, and is started and stopped in one order.
  */
 import type { FastifyInstance } from "fastify";
+import { createNodeAttestCrypto } from "../attest/node/index.ts";
 import { createListener, DEFAULT_LISTENER_LIMITS, fileCertificates } from "../tls/index.ts";
 import { composeAttester } from "./attester/compose.ts";
 import type { Config } from "./config/index.ts";
@@ -11,7 +12,7 @@ import type { EdgeHandler } from "./edge/handler.ts";
 import { createHttpApp } from "./http/app.ts";
 import { registerIssuerRoutes } from "./issuer/routes.ts";
 import { createIssuerKeys, type IssuerKeys } from "./keys/issuer-keys.ts";
-import type { Log } from "./log.ts";
+import { errorFields, type Log } from "./log.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { type OperatorListener, startOperatorListener } from "./operator/listener.ts";
 import { type OnClose, openState, type SidecarState } from "./state.ts";
@@ -45,6 +46,7 @@ export interface Sidecar {
 
 /** How often the key plan is looked at. */
 const KEY_TICK_MS = 60_000;
+const DAY_MS = 86_400_000;
 
 /**
  * Starts everything; whatever was opened is closed again where a later step fails.
@@ -77,6 +79,7 @@ async function start(
   await keys.start();
   const ticks = setInterval(() => void keys.tick(), KEY_TICK_MS);
   onClose(() => clearInterval(ticks));
+  onClose(sweepDaily(state.registry, log));
   const app = await createHttpApp({
     log,
     metrics,
@@ -99,6 +102,18 @@ async function start(
   return { ...listening, keys, metrics, closeSpentStore: () => state.spentStore.close() };
 }
 
+/** Forgets devices that were not seen for the retention time, at the start and each day. */
+function sweepDaily({ sweep }: SidecarState["registry"], log: Log): () => void {
+  const run = (): void =>
+    void sweep().then(
+      (forgotten) => log.write("info", "devices.swept", { forgotten }),
+      (error: unknown) => log.write("error", "devices.sweep-failed", errorFields(error)),
+    );
+  run();
+  const days = setInterval(run, DAY_MS);
+  return () => clearInterval(days);
+}
+
 async function listen(
   composition: Composition,
   keys: IssuerKeys,
@@ -113,6 +128,12 @@ async function listen(
     keys,
     isReady: () => ready,
     openapi: () => app.swagger(),
+    revocations: {
+      registry: composition.registry,
+      crypto: createNodeAttestCrypto(),
+      pseudonymSecret: composition.secrets.pseudonymSecret,
+    },
+    log: composition.log,
   });
   onClose(() => operator.close());
   const certificates = fileCertificates({

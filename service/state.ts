@@ -21,7 +21,13 @@ import { type Keystore, openKeystore } from "./keystore/index.ts";
 import type { Metrics } from "./metrics.ts";
 import { loadSidecarSecrets, readPassphrase, type SidecarSecrets } from "./secrets.ts";
 import { SigningPool } from "./signing/index.ts";
-import { type AllowanceStore, openAllowanceStore, openSpentLevelStore } from "./stores/index.ts";
+import {
+  type AllowanceStore,
+  type DeviceRegistryStore,
+  openAllowanceStore,
+  openDeviceRegistry,
+  openSpentLevelStore,
+} from "./stores/index.ts";
 
 export interface SidecarState {
   readonly ring: KeyRing;
@@ -29,6 +35,7 @@ export interface SidecarState {
   readonly pool: SigningPool;
   readonly spentStore: SpentStore;
   readonly allowances: AllowanceStore;
+  readonly registry: DeviceRegistryStore;
   readonly schedule: KeySchedule;
   readonly tokenTypes: readonly number[];
   readonly voprfEngine: VoprfEnginePreference;
@@ -40,7 +47,8 @@ export type OnClose = (close: () => Promise<void> | void) => void;
 
 /**
  * Opens the state; each part is registered to be closed as soon as it is open.
- * @throws `SERVICE_CONFIG_INVALID`, `TOKEN_KEY_STORE_INVALID`, `TOKEN_STORE_UNAVAILABLE`, `ATTEST_ALLOWANCE_UNAVAILABLE`
+ * @throws `SERVICE_CONFIG_INVALID`, `TOKEN_KEY_STORE_INVALID`, `TOKEN_STORE_UNAVAILABLE`,
+ * `ATTEST_ALLOWANCE_UNAVAILABLE`, `ATTEST_REGISTRY_UNAVAILABLE`
  */
 export async function openState(
   config: Config,
@@ -70,6 +78,12 @@ export async function openState(
     windowMs: allowance.windowSeconds * 1_000,
   });
   onClose(() => allowances.close());
+  const registry = await openDeviceRegistry({
+    folder: at("devices"),
+    retentionDays: config.attester.retentionDays,
+    clock,
+  });
+  onClose(() => registry.close());
   const secrets = await loadSidecarSecrets(at("secrets"), passphrase);
   const { tokenTypes, voprfEngine } = config.issuer;
   const keystore = await openKeystore({ dir: at("issuer-keys"), passphrase, voprfEngine });
@@ -86,6 +100,7 @@ export async function openState(
     pool,
     spentStore: countedStore(spentStore, metrics),
     allowances,
+    registry,
     schedule,
     tokenTypes,
     voprfEngine,

@@ -48,6 +48,8 @@ export const ERROR_CODES = {
   ATTEST_RESULT_INVALID:
     "an attestation result is malformed, forged, expired or for another audience",
   ATTEST_PROOF_INVALID: "a DPoP proof is malformed, stale, replayed or made with another key",
+  ATTEST_DEVICE_REVOKED: "the device, its manufacturer or its class is revoked here",
+  ATTEST_REGISTRY_UNAVAILABLE: "the device registry cannot answer, so the device is refused",
   ATTEST_ALLOWANCE_EXCEEDED: "the device has used up its tokens for this window",
   ATTEST_ALLOWANCE_UNAVAILABLE: "the allowance store cannot answer, so no token is issued",
   ATTEST_WEBAUTHN_CLIENT_DATA_INVALID: "clientDataJSON is malformed or for another ceremony",

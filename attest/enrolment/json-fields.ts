@@ -9,21 +9,23 @@ export function invalidMessage(field: string, expected: string): never {
   throw new StileError("ATTEST_MESSAGE_INVALID", `${field}: expected ${expected}`);
 }
 
-/** An object with exactly these keys. @throws `ATTEST_MESSAGE_INVALID` */
-export function readObject<const K extends string>(
+/** An object with exactly these keys, and no more than the optional ones. @throws `ATTEST_MESSAGE_INVALID` */
+export function readObject<const K extends string, const O extends string = never>(
   json: unknown,
   field: string,
   keys: readonly K[],
-): Readonly<Record<K, unknown>> {
+  optional: readonly O[] = [],
+): Readonly<Record<K, unknown> & Partial<Record<O, unknown>>> {
   if (typeof json !== "object" || json === null || Array.isArray(json)) {
     return invalidMessage(field, "an object");
   }
-  const names = Object.keys(json);
+  const allowed = optional.filter((key) => Object.hasOwn(json, key)).length;
+  const isWhole = keys.every((key) => Object.hasOwn(json, key));
   // The unknown name is the sender's: it is not repeated.
-  if (names.length !== keys.length || !keys.every((key) => Object.hasOwn(json, key))) {
+  if (!isWhole || Object.keys(json).length !== keys.length + allowed) {
     return invalidMessage(field, `exactly the keys ${keys.join(", ")}`);
   }
-  return json as Record<K, unknown>;
+  return json as Record<K, unknown> & Partial<Record<O, unknown>>;
 }
 
 /** A list within bounds. @throws `ATTEST_MESSAGE_INVALID` */

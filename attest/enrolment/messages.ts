@@ -22,6 +22,8 @@ export const MAX_CERTIFICATES = 6;
 const MAX_STRUCTURE_BYTES = 1_024;
 /** 24 PCRs in each of four banks. */
 const MAX_PCR_VALUES = 96;
+/** Logs are 10 to 80 kB; a large dbx and a long Windows boot come to some 200 kB. As base64url it fits a body. */
+const MAX_EVENT_LOG_MESSAGE_BYTES = 327_680;
 const MAX_SECONDS = 31_536_000;
 const SESSION_FORM = /^[A-Za-z0-9_-]{1,64}$/;
 const JWT_FORM = /^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$/;
@@ -63,6 +65,8 @@ export interface EvidenceRequest {
     /** TPM2B_PUBLIC. */
     readonly public: Uint8Array;
   };
+  /** The firmware's log of this boot, where the device has one. */
+  readonly eventLog?: Uint8Array;
 }
 
 /** Step 2, attester to device. */
@@ -132,13 +136,8 @@ export function encodeChallengeResponse(response: ChallengeResponse): object {
 
 /** @throws `ATTEST_MESSAGE_INVALID` */
 export function parseEvidenceRequest(json: unknown): EvidenceRequest {
-  const body = readObject(json, "body", [
-    "session",
-    "activatedSecret",
-    "quote",
-    "pcrValues",
-    "deviceKey",
-  ]);
+  const keys = ["session", "activatedSecret", "quote", "pcrValues", "deviceKey"] as const;
+  const body = readObject(json, "body", keys, ["eventLog"]);
   const quote = readObject(body.quote, "quote", ["attest", "signature"]);
   const key = readObject(body.deviceKey, "deviceKey", ["public", "attest", "signature"]);
   return {
@@ -150,6 +149,9 @@ export function parseEvidenceRequest(json: unknown): EvidenceRequest {
       public: readBytes(key.public, "deviceKey.public", MAX_STRUCTURE_BYTES),
       ...readSigned(key, "deviceKey"),
     },
+    ...(body.eventLog === undefined
+      ? {}
+      : { eventLog: readBytes(body.eventLog, "eventLog", MAX_EVENT_LOG_MESSAGE_BYTES) }),
   };
 }
 
@@ -165,6 +167,7 @@ export function encodeEvidenceRequest(request: EvidenceRequest): object {
       value: writeBytes(value),
     })),
     deviceKey: { public: writeBytes(deviceKey.public), ...writeSigned(deviceKey) },
+    ...(request.eventLog === undefined ? {} : { eventLog: writeBytes(request.eventLog) }),
   };
 }
 

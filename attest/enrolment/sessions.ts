@@ -7,6 +7,7 @@ import type { TpmtPublic } from "../structures/public.ts";
 
 export interface AttestationSession {
   readonly ak: TpmtPublic;
+  readonly ek: TpmtPublic;
   /** The wrapped secret; secret. */
   readonly secret: Uint8Array;
   readonly nonce: Uint8Array;

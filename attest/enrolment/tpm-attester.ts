@@ -4,38 +4,25 @@
  * the AK can use the answer (checklist C). `evidence` then ties a fresh quote and a device key to it.
  * It knows no HTTP and signs nothing: what it returns goes into an attestation result.
  */
-import {
-  concatBytes,
-  constantTimeEqual,
-  encodeBase64Url,
-  encodeUtf8,
-  StileError,
-} from "../../wire/index.ts";
+import { constantTimeEqual, encodeBase64Url, StileError } from "../../wire/index.ts";
 import { makeCredential } from "../credential/make-credential.ts";
 import type { AttestCrypto } from "../crypto.ts";
 import { type TrustedRoots, verifyEkCertificate } from "../ek/index.ts";
 import { checkEkPublic } from "../keys/ek-templates.ts";
-import { type AlgorithmPolicy, checkAkPublic, checkDeviceKeyPublic } from "../keys/roles.ts";
-import { verifyCertify } from "../quote/verify-certify.ts";
-import { type PcrValue, verifyQuote, type VerifiedQuote } from "../quote/verify-quote.ts";
-import { type HashName, TPM_ALG_ECC, TPM_ALG_RSA } from "../structures/constants.ts";
+import { checkAkPublic } from "../keys/roles.ts";
+import type { AppraisalPolicy } from "../policy/index.ts";
+import type { VerifiedQuote } from "../quote/verify-quote.ts";
+import { TPM_ALG_ECC, TPM_ALG_RSA } from "../structures/constants.ts";
 import { computeName } from "../structures/name.ts";
 import { encodeTpmlPcrSelection } from "../structures/pcr-selection.ts";
 import { parseTpm2bPublic, type TpmtPublic } from "../structures/public.ts";
 import { encodeSpki, paddedPoint } from "../structures/spki.ts";
 import { checkTpmAttesterOptions } from "./attester-options.ts";
-import { evidenceBinding } from "./binding.ts";
+import type { DeviceRegistry } from "./device-registry.ts";
 import type { ChallengeRequest, ChallengeResponse, EvidenceRequest } from "./messages.ts";
-import { type AttestationSession, createSessions } from "./sessions.ts";
-
-export interface TpmAppraisalPolicy extends AlgorithmPolicy {
-  /** What a quote must cover. */
-  readonly pcrBanks: readonly { readonly hash: HashName; readonly pcrs: readonly number[] }[];
-  /** `unsafeOff` accepts evidence over any connection, and the result says so. */
-  readonly channelBinding: "required" | "unsafeOff";
-  /** Values that quoted PCRs must have; a quoted PCR that is not listed may have any. */
-  readonly referenceValues: readonly PcrValue[];
-}
+import { devicePseudonym } from "./pseudonym.ts";
+import { createSessions } from "./sessions.ts";
+import { type AffirmedAppraisal, verifyEvidence } from "./verify-evidence.ts";
 
 export interface TpmAttesterOptions {
   readonly crypto: AttestCrypto;
@@ -44,7 +31,8 @@ export interface TpmAttesterOptions {
   /** Unix milliseconds. */
   readonly clock: () => number;
   readonly roots: TrustedRoots;
-  readonly policy: TpmAppraisalPolicy;
+  readonly policy: AppraisalPolicy;
+  readonly registry: DeviceRegistry;
   /** 32 bytes; whoever has it can tell which pseudonym is which EK's. */
   readonly pseudonymSecret: Uint8Array;
   readonly sessionMs: number;
@@ -66,17 +54,20 @@ export interface AppraisedDevice {
   };
   readonly channelBinding: "tls-exporter" | "none";
   readonly quote: VerifiedQuote;
-  /** True where reference values were configured, and so matched. */
-  readonly configurationMatched: boolean;
+  readonly appraisal: AffirmedAppraisal;
 }
 
 export interface TpmAttester {
-  /** @throws `ATTEST_EK_*`, `ATTEST_KEY_ATTRIBUTES_INVALID`, `ATTEST_ALGORITHM_NOT_ALLOWED`, `ATTEST_SESSION_LIMIT`, `WIRE_*` */
+  /**
+   * @throws `ATTEST_EK_*`, `ATTEST_KEY_*`, `ATTEST_ALGORITHM_NOT_ALLOWED`, `ATTEST_REVOCATION_UNKNOWN`,
+   * `ATTEST_DEVICE_REVOKED`, `ATTEST_REGISTRY_UNAVAILABLE`, `ATTEST_SESSION_LIMIT`, `WIRE_*`
+   */
   readonly challenge: (request: ChallengeRequest) => Promise<ChallengeResponse>;
   /**
    * @param tlsExporter 32 bytes of the connection that carries the request
    * @throws `ATTEST_SESSION_UNKNOWN`, `ATTEST_CREDENTIAL_MISMATCH`, what `verifyQuote` and
-   * `verifyCertify` throw, `ATTEST_POLICY_REFUSED`
+   * `verifyCertify` throw, `ATTEST_EVENT_LOG_*`, `ATTEST_POLICY_REFUSED`, `ATTEST_FIRMWARE_REFUSED`,
+   * `ATTEST_CLOCK_WENT_BACK`, `ATTEST_DEVICE_REVOKED`, `ATTEST_REGISTRY_UNAVAILABLE`
    */
   readonly evidence: (
     request: EvidenceRequest,
@@ -86,7 +77,6 @@ export interface TpmAttester {
 
 const SECRET_BYTES = 32;
 const NONCE_BYTES = 32;
-const PSEUDONYM_LABEL = encodeUtf8("stile/1 device pseudonym");
 
 /** @throws RangeError for a policy or secret that could not protect anything */
 export function createTpmAttester(options: TpmAttesterOptions): TpmAttester {
@@ -103,6 +93,7 @@ export function createTpmAttester(options: TpmAttesterOptions): TpmAttester {
       const credential = await makeCredential({ ...options, ek, name, secret });
       const session = sessions.open({
         ak,
+        ek,
         secret,
         nonce,
         pseudonym: admitted.pseudonym,
@@ -125,7 +116,11 @@ export function createTpmAttester(options: TpmAttesterOptions): TpmAttester {
         const message = "the activated secret is not the wrapped one";
         throw new StileError("ATTEST_CREDENTIAL_MISMATCH", message);
       }
-      return verifyEvidence(options, pcrSelection, session, request, tlsExporter);
+      const verifier = { ...options, pcrSelection };
+      const accepted = await verifyEvidence(verifier, session, request, tlsExporter);
+      const { pseudonym, manufacturer } = session;
+      const deviceKey = es256JwkOf(accepted.deviceKey);
+      return { ...accepted, kind: "appraised-device", pseudonym, manufacturer, deviceKey };
     },
   };
 }
@@ -153,82 +148,13 @@ async function verifyKeys(
     ekKeyType: ek.type === TPM_ALG_RSA ? "rsa" : "ecc",
     roots: options.roots,
     atMs: options.clock(),
+    acceptOddities: options.policy.acceptOddities,
+    revocation: options.policy.revocation,
   });
-  return { ek, ak, pseudonym: pseudonymOf(options, ekPublicKeySpki), manufacturer };
-}
-
-async function verifyEvidence(
-  options: TpmAttesterOptions,
-  pcrSelection: Uint8Array,
-  session: AttestationSession,
-  request: EvidenceRequest,
-  tlsExporter: Uint8Array | undefined,
-): Promise<AppraisedDevice> {
-  const { crypto, policy } = options;
-  const deviceKey = parseTpm2bPublic(request.deviceKey.public);
-  checkDeviceKeyPublic(deviceKey);
-  const bindTo = {
-    nonce: session.nonce,
-    tlsExporter: exporterFor(policy, tlsExporter),
-    deviceKeyName: computeName(deviceKey, crypto),
-  };
-  const { ak } = session;
-  const quote = await verifyQuote({
-    ak,
-    quote: request.quote,
-    extraData: evidenceBinding(crypto, "quote", bindTo),
-    pcrSelection,
-    pcrValues: request.pcrValues,
-    crypto,
-  });
-  await verifyCertify({
-    ak,
-    certify: request.deviceKey,
-    extraData: evidenceBinding(crypto, "certify", bindTo),
-    certified: deviceKey,
-    crypto,
-  });
-  appraise(policy, quote);
-  return {
-    kind: "appraised-device",
-    pseudonym: session.pseudonym,
-    manufacturer: session.manufacturer,
-    deviceKey: es256JwkOf(deviceKey),
-    channelBinding: bindTo.tlsExporter === undefined ? "none" : "tls-exporter",
-    quote,
-    configurationMatched: policy.referenceValues.length > 0,
-  };
-}
-
-/** Required and absent is a refusal; switched off means that it is not looked at even where it is there. */
-function exporterFor(
-  policy: TpmAppraisalPolicy,
-  tlsExporter: Uint8Array | undefined,
-): Uint8Array | undefined {
-  if (policy.channelBinding === "unsafeOff") return undefined;
-  if (tlsExporter === undefined) {
-    throw new StileError(
-      "ATTEST_NONCE_MISMATCH",
-      "the evidence came over no TLS connection of ours",
-    );
-  }
-  return tlsExporter;
-}
-
-function appraise(policy: TpmAppraisalPolicy, quote: VerifiedQuote): void {
-  for (const reference of policy.referenceValues) {
-    const quoted = quote.pcrValues.find(
-      ({ hash, pcr }) => hash === reference.hash && pcr === reference.pcr,
-    );
-    if (quoted === undefined || !constantTimeEqual(quoted.value, reference.value)) {
-      throw new StileError("ATTEST_POLICY_REFUSED", "a PCR does not have its reference value");
-    }
-  }
-}
-
-function pseudonymOf(options: TpmAttesterOptions, ekSpki: Uint8Array): string {
-  const message = concatBytes([PSEUDONYM_LABEL, ekSpki]);
-  return encodeBase64Url(options.crypto.hmac("sha256", options.pseudonymSecret, message));
+  const pseudonym = devicePseudonym(options.crypto, options.pseudonymSecret, ekPublicKeySpki);
+  // Early, so that a revoked device costs no session; the evidence is judged by it again.
+  await options.registry.lookUp({ pseudonym, manufacturer });
+  return { ek, ak, pseudonym, manufacturer };
 }
 
 function es256JwkOf(area: TpmtPublic): AppraisedDevice["deviceKey"] {

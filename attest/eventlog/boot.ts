@@ -46,6 +46,8 @@ export interface LoaderMeasurement {
 }
 
 export interface BootState {
+  /** Started before the boot manager said so; each is a finding as well. */
+  readonly earlyApplications: readonly MeasuredImage[];
   /** In the order in which they were started. */
   readonly bootApplications: readonly MeasuredImage[];
   /** Drivers of the firmware's and of option ROMs. */
@@ -55,6 +57,7 @@ export interface BootState {
 }
 
 export function bootState(events: readonly TcgEvent[], coverage: Coverage): BootState {
+  const earlyApplications: MeasuredImage[] = [];
   const bootApplications: MeasuredImage[] = [];
   const findings: EventLogFinding[] = [];
   let isCalling = false;
@@ -62,8 +65,13 @@ export function bootState(events: readonly TcgEvent[], coverage: Coverage): Boot
     isCalling ||= isCall(event, coverage);
     const isApplication = event.eventType === EV_EFI_BOOT_SERVICES_APPLICATION;
     if (!isApplication || event.pcrIndex !== BOOT_MANAGER_PCR) continue;
-    if (isCalling) bootApplications.push(measuredImage(event, coverage));
-    else findings.push({ code: "boot-application-unexpected", eventIndex: event.index });
+    const image = measuredImage(event, coverage);
+    if (isCalling) {
+      bootApplications.push(image);
+      continue;
+    }
+    earlyApplications.push(image);
+    findings.push({ code: "boot-application-unexpected", eventIndex: event.index });
   }
   const drivers = events
     .filter((event) => event.pcrIndex === OPTION_ROM_PCR && isDriver(event))
@@ -74,7 +82,13 @@ export function bootState(events: readonly TcgEvent[], coverage: Coverage): Boot
   const hidden = events
     .filter((event) => isMisplaced(event, coverage))
     .map(({ index }): EventLogFinding => ({ code: "event-type-unexpected", eventIndex: index }));
-  return { bootApplications, drivers, loader, findings: [...findings, ...hidden] };
+  return {
+    earlyApplications,
+    bootApplications,
+    drivers,
+    loader,
+    findings: [...findings, ...hidden],
+  };
 }
 
 /**

@@ -15,6 +15,7 @@ import { createNodeAttestCrypto } from "../../attest/node/index.ts";
 import { tlsExporter } from "../../tls/index.ts";
 import { createIssuer, type Issuer } from "../../tokens/index.ts";
 import { isStileError, StileError } from "../../wire/index.ts";
+import { loadPolicy } from "../policy/load.ts";
 import type { Composition } from "../sidecar.ts";
 import { VERSION } from "../version.ts";
 import { registerAttesterRoutes } from "./routes.ts";
@@ -31,7 +32,10 @@ export async function composeAttester(
   composition: Composition,
 ): Promise<{ readonly publicJwk: JWK }> {
   const { app, clock, config, metrics, secrets } = composition;
+  const { registry } = composition;
   const crypto = createNodeAttestCrypto();
+  const roots = await readRoots(config.attester.manufacturerRootsFile);
+  const policy = await loadPolicy(config.attester.policyFile, config.attester, roots);
   const identity = {
     ...secrets.resultKey,
     issuer: config.publicUrl,
@@ -48,13 +52,9 @@ export async function composeAttester(
       crypto,
       random: (length) => Uint8Array.from(randomBytes(length)),
       clock,
-      roots: await readRoots(config.attester.manufacturerRootsFile),
-      policy: {
-        allowSha1: false,
-        pcrBanks: [{ hash: "sha256", pcrs: config.attester.pcrs }],
-        channelBinding: config.attester.channelBinding,
-        referenceValues: [],
-      },
+      roots,
+      policy,
+      registry,
       pseudonymSecret: secrets.pseudonymSecret,
       sessionMs: config.attester.sessionSeconds * 1_000,
       maxSessions: config.attester.maxSessions,
@@ -63,6 +63,8 @@ export async function composeAttester(
     resultVerifier: createAttestationResultVerifier(identity),
     dpopVerifier: createDpopVerifier({ crypto, clock }),
     allowances: composition.allowances,
+    registry,
+    classLimits: new Map(policy.classes.map(({ name, tokens }) => [name, tokens])),
     issuer: composeIssuer(composition),
     publicUrl: config.publicUrl,
     clock,

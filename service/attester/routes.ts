@@ -1,7 +1,7 @@
 /**
  * The attester's endpoints: the two steps of TPM attestation, and token requests of attested devices.
  * A token request is looked at in this order: media type, attestation result, proof of possession,
- * whether the issuer could issue it, allowance, issuance. So nothing is charged for what cannot be issued.
+ * revocation, whether the issuer could issue it, allowance, issuance. So nothing is charged for what cannot be issued.
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import {
@@ -27,8 +27,7 @@ import { StileError } from "../../wire/index.ts";
 import { outcomeOf } from "../http/app.ts";
 import { TOKEN_REQUEST_PATH } from "../issuer/routes.ts";
 import type { Metrics } from "../metrics.ts";
-import type { AllowanceStore } from "../stores/index.ts";
-import { trustworthinessOf } from "./trustworthiness.ts";
+import type { AllowanceStore, DeviceRegistryStore } from "../stores/index.ts";
 
 export interface AttesterRoutesOptions {
   readonly attester: TpmAttester;
@@ -36,6 +35,9 @@ export interface AttesterRoutesOptions {
   readonly resultVerifier: AttestationResultVerifier;
   readonly dpopVerifier: DpopVerifier;
   readonly allowances: AllowanceStore;
+  readonly registry: Pick<DeviceRegistryStore, "checkAdmissible">;
+  /** Tokens in one window by the name of a device class; undefined: as the allowances have it. */
+  readonly classLimits: ReadonlyMap<string, number | undefined>;
   readonly issuer: Issuer;
   /** URL of this service as clients see it; DPoP proofs name it. */
   readonly publicUrl: string;
@@ -44,8 +46,6 @@ export interface AttesterRoutesOptions {
   /** 32 bytes of the connection that carries a request (RFC 9266). */
   readonly tlsExporterOf: (request: FastifyRequest) => Uint8Array | undefined;
 }
-
-const POLICY_ID = "urn:stile:policy:tpm-default";
 
 export function registerAttesterRoutes(app: FastifyInstance, options: AttesterRoutesOptions): void {
   app.post(
@@ -79,9 +79,9 @@ async function answerWithResult(
   const { jwt, expiresAtMs } = await options.resultSigner.sign({
     subject: device.pseudonym,
     deviceKey: device.deviceKey,
-    trustworthiness: trustworthinessOf(device),
+    trustworthiness: device.appraisal.trustworthiness,
     channelBinding: device.channelBinding,
-    appraisalPolicyId: POLICY_ID,
+    appraisalPolicyId: device.appraisal.policyId,
   });
   const expiresIn = Math.max(0, Math.floor((expiresAtMs - options.clock()) / 1_000));
   return encodeEvidenceResponse({ attestationResult: jwt, expiresIn });
@@ -127,11 +127,14 @@ async function issueFor(
     accessToken,
     jwk: result.deviceKey,
   });
+  // A result outlives a revocation by minutes: the registry is asked each time.
+  const deviceClass = await options.registry.checkAdmissible(result.subject);
   const body = new Uint8Array(request.body instanceof Buffer ? request.body : []);
   const charge = {
     pseudonym: result.subject,
     count: options.issuer.examine(mediaType, body),
     atMs: options.clock(),
+    limit: deviceClass === undefined ? undefined : options.classLimits.get(deviceClass),
   };
   await options.allowances.charge(charge);
   try {

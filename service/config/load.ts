@@ -4,9 +4,9 @@
  * separates the words of a name. Values of the environment are read as YAML scalars.
  */
 import { readFileSync } from "node:fs";
-import { parse } from "yaml";
 import { StileError } from "../../wire/index.ts";
 import { checkConfig, type Config, configSchema } from "./schema.ts";
+import { parseYaml } from "./yaml.ts";
 
 /** Variables with our prefix that are not settings. */
 const NOT_SETTINGS: ReadonlySet<string> = new Set(["STILE_CONFIG", "STILE_SKIP_SETUP"]);
@@ -45,16 +45,6 @@ function readSettings(path: string): Record<string, unknown> {
     throw new StileError("SERVICE_CONFIG_INVALID", `${path}: expected settings by name`);
   }
   return value;
-}
-
-function parseYaml(content: string, where: string): unknown {
-  try {
-    // Aliases are refused: a configuration needs none, and nested ones expand without bound.
-    return parse(content, { strict: true, uniqueKeys: true, maxAliasCount: 0 });
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new StileError("SERVICE_CONFIG_INVALID", `${where}: ${reason}`, { cause });
-  }
 }
 
 /** `STILE_EDGE__ISSUER_NAME` is `edge.issuerName`; a name that no setting has is kept and refused. */

@@ -6,6 +6,7 @@
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 import { StileError } from "../../wire/index.ts";
+import { describeFaults } from "./faults.ts";
 
 /** What a challenge is bound to (RFC 9577 §2.1.1.2). */
 export type RedemptionContextSetting = "none" | "window" | "window+network" | "connection";
@@ -43,6 +44,8 @@ export interface Config {
     readonly sessionSeconds: number;
     readonly maxSessions: number;
     readonly resultSeconds: number;
+    readonly policyFile?: string;
+    readonly retentionDays: number;
     readonly allowance: { readonly tokens: number; readonly windowSeconds: number };
   };
   readonly issuer: {
@@ -163,6 +166,12 @@ const attester = {
   sessionSeconds: whole("time from challenge to evidence", 5, 600, 120),
   maxSessions: whole("attestation sessions open at once", 1, 1_000_000, 10_000),
   resultSeconds: whole("validity of an attestation result", 30, DAY, 900),
+  policyFile: Type.Optional(
+    text(
+      "YAML file with the appraisal policy; without it, genuine hardware with no known flaw passes",
+    ),
+  ),
+  retentionDays: whole("days after which a device that was not seen is forgotten", 1, 3_650, 90),
   allowance: Type.Object(
     {
       tokens: whole("tokens that one device may have in one window", 1, 1_000_000, 500),
@@ -263,26 +272,11 @@ export const configSchema: Type.TObject = schema;
  */
 export function checkConfig(raw: unknown): Config {
   const value: unknown = Value.Default(schema, Value.Clone(raw));
-  const faults = Value.Errors(schema, value).filter((fault) => fault.keyword !== "boolean");
-  if (faults.length > 0) {
-    const said = new Set(faults.map((fault) => describeFault(fault)));
-    throw new StileError("SERVICE_CONFIG_INVALID", `configuration: ${[...said].join("; ")}`);
-  }
+  const faults = describeFaults(Value.Errors(schema, value));
+  if (faults !== "") throw new StileError("SERVICE_CONFIG_INVALID", `configuration: ${faults}`);
   const parsed = value as Type.Static<typeof schema>;
   const config: Config = parsed;
   return deepFreeze(config);
-}
-
-function describeFault(fault: { instancePath: string; message: string; params: object }): string {
-  const at = fault.instancePath.slice(1).replaceAll("/", ".");
-  const inside = (name: string): string => (at === "" ? name : `${at}.${name}`);
-  if ("additionalProperties" in fault.params && Array.isArray(fault.params.additionalProperties)) {
-    return `unknown setting ${fault.params.additionalProperties.map(String).map(inside).join(", ")}`;
-  }
-  if ("requiredProperties" in fault.params && Array.isArray(fault.params.requiredProperties)) {
-    return `missing setting ${fault.params.requiredProperties.map(String).map(inside).join(", ")}`;
-  }
-  return `${at === "" ? "the file" : at} ${fault.message}`;
 }
 
 function deepFreeze<T>(value: T): T {

@@ -66,11 +66,12 @@ export async function createHttpApp(options: HttpAppOptions): Promise<FastifyIns
   return app;
 }
 
-function refuseErrors(app: FastifyInstance, options: HttpAppOptions): void {
+/** Every refusal of these routes as a problem document; what nobody expected is logged by its code. */
+export function refuseErrors(app: FastifyInstance, { log }: { readonly log: Log }): void {
   app.setErrorHandler((error: FastifyError | StileError, _request, reply) => {
     const known = asStileError(error);
     const problem = problemOf(known);
-    if (problem.status === 500) options.log.write("error", "http.failed", errorFields(error));
+    if (problem.status === 500) log.write("error", "http.failed", errorFields(error));
     return sendProblem(reply, known);
   });
   app.setNotFoundHandler((_request, reply) =>

@@ -7,7 +7,10 @@ import { type BlockList, BlockList as AddressList, isIP } from "node:net";
 import { fastify, type FastifyInstance } from "fastify";
 import { StileError } from "../../wire/index.ts";
 import type { IssuerKeys } from "../keys/issuer-keys.ts";
+import { refuseErrors } from "../http/app.ts";
+import type { Log } from "../log.ts";
 import type { Metrics } from "../metrics.ts";
+import { registerRevocationRoutes, type RevocationRoutes } from "./revocations.ts";
 
 export interface OperatorOptions {
   /** `host:port` on loopback, or `unix:/path`. */
@@ -18,6 +21,8 @@ export interface OperatorOptions {
   readonly isReady: () => boolean;
   /** The OpenAPI document of the public endpoints. */
   readonly openapi: () => object;
+  readonly revocations: RevocationRoutes;
+  readonly log: Log;
 }
 
 export interface OperatorListener {
@@ -52,6 +57,8 @@ function registerOperatorRoutes(app: FastifyInstance, options: OperatorOptions):
     return reply.type(metrics.registry.contentType).send(await metrics.registry.metrics());
   });
   app.get("/openapi.json", () => options.openapi());
+  refuseErrors(app, options);
+  registerRevocationRoutes(app, options.revocations);
   app.get("/keys", () => ({ keys: keys.list() }));
 }
 

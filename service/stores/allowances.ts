@@ -32,6 +32,8 @@ export interface AllowanceCharge {
   readonly count: number;
   /** Instant of the request, Unix milliseconds. */
   readonly atMs: number;
+  /** Tokens in a window, where the device's class has its own. Default: the store's limit. */
+  readonly limit?: number | undefined;
 }
 
 export interface AllowanceStore {
@@ -171,10 +173,11 @@ class LevelAllowanceStore implements AllowanceStore {
       const before = used.get(name) ?? decodeCount(stored[i]);
       const { count, refund = false } = charge;
       const total = refund ? Math.max(0, before - count) : before + count;
-      if (!refund && total > this.#options.limit) return this.#exceeded(charge.atMs);
+      const limit = charge.limit ?? this.#options.limit;
+      if (!refund && total > limit) return this.#exceeded(charge.atMs);
       used.set(name, total);
       writes.set(name, { key, value: encodeCount(total) });
-      return { charged: true, remaining: Math.max(0, this.#options.limit - total) };
+      return { charged: true, remaining: Math.max(0, limit - total) };
     });
     const kept = this.#windows.advance(
       windows,

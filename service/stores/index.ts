@@ -4,4 +4,9 @@ export {
   type AllowanceStoreOptions,
   openAllowanceStore,
 } from "./allowances.ts";
+export {
+  type DeviceRegistryStore,
+  openDeviceRegistry,
+  type RevocationTarget,
+} from "./device-registry.ts";
 export { openSpentLevelStore, type SpentLevelStoreOptions } from "./spent-level.ts";

@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import {
   createTpmAttester,
+  DEFAULT_APPRAISAL_POLICY,
   encodeChallengeRequest,
   encodeEvidenceRequest,
   evidenceBinding,
@@ -12,7 +13,7 @@ import {
 } from "../../attest/index.ts";
 import { createSessions, type AttestationSession } from "../../attest/enrolment/sessions.ts";
 import { createNodeAttestCrypto } from "../../attest/node/index.ts";
-import { seededRandom } from "../support/attester.ts";
+import { memoryRegistry, seededRandom } from "../support/attester.ts";
 import { codeOf } from "../support/reject.ts";
 
 const crypto = createNodeAttestCrypto();
@@ -23,17 +24,18 @@ const options: TpmAttesterOptions = {
   clock: () => 0,
   roots: { kind: "trusted-roots", certificates: [] } as unknown as TpmAttesterOptions["roots"],
   policy: {
-    allowSha1: false,
+    ...DEFAULT_APPRAISAL_POLICY,
     pcrBanks: [{ hash: "sha256", pcrs: [0, 7] }],
-    channelBinding: "required",
     referenceValues: [{ hash: "sha256", pcr: 7, value: new Uint8Array(32) }],
   },
+  registry: memoryRegistry(),
   pseudonymSecret: new Uint8Array(32),
   sessionMs: 60_000,
   maxSessions: 10,
 };
 
 describe("an attester's options", () => {
+  const { eventLog } = options.policy;
   const policy = (change: Partial<TpmAttesterOptions["policy"]>): Partial<TpmAttesterOptions> => ({
     policy: { ...options.policy, referenceValues: [], ...change },
   });
@@ -62,6 +64,19 @@ describe("an attester's options", () => {
           { hash: "sha256", pcrs: [2] },
         ],
       }),
+    ],
+    ["no classes", policy({ classes: [] })],
+    ["two classes of one name", policy({ classes: [{ name: "a" }, { name: "a" }] })],
+    ["a log that no quote covers", policy({ eventLog: { ...eventLog, mode: "required" } })],
+    ["Secure Boot without a log", policy({ eventLog: { ...eventLog, secureBoot: "on" } })],
+    [
+      "boot applications without a log",
+      policy({ eventLog: { ...eventLog, bootApplications: new Set() } }),
+    ],
+    ["a class of a log that is off", policy({ classes: [{ name: "a", eventLog: true }] })],
+    [
+      "a class of Secure Boot where logs are off",
+      policy({ classes: [{ name: "a", secureBoot: "on" }] }),
     ],
     ["D12: a SHA-1 bank", policy({ pcrBanks: [{ hash: "sha1", pcrs: [0] }] })],
     [
@@ -99,6 +114,7 @@ describe("sessions", () => {
   };
   const session = (pseudonym: string, expiresAtMs = 1_000): AttestationSession => ({
     ak: {} as AttestationSession["ak"],
+    ek: {} as AttestationSession["ek"],
     secret: new Uint8Array(32),
     nonce: new Uint8Array(32),
     pseudonym,

@@ -2,14 +2,17 @@
 import { createHash } from "node:crypto";
 import type { AttestTransport } from "../../attest/agent/index.ts";
 import {
+  type AppraisalPolicy,
   type AppraisedDevice,
   createTpmAttester,
+  DEFAULT_APPRAISAL_POLICY,
+  type DeviceRecord,
+  type DeviceRegistry,
   encodeChallengeResponse,
   encodeEvidenceResponse,
   parseChallengeRequest,
   parseEvidenceRequest,
   parseTrustedRoots,
-  type TpmAppraisalPolicy,
   type TpmAttester,
 } from "../../attest/index.ts";
 import { createNodeAttestCrypto } from "../../attest/node/index.ts";
@@ -28,7 +31,8 @@ export function seededRandom(seed: string): (length: number) => Uint8Array {
 
 export async function createTestAttester(
   rootPem: string,
-  policy: Partial<TpmAppraisalPolicy> = {},
+  policy: Partial<AppraisalPolicy> = {},
+  registry: DeviceRegistry = memoryRegistry(),
 ): Promise<TpmAttester> {
   return createTpmAttester({
     crypto: createNodeAttestCrypto(),
@@ -36,16 +40,27 @@ export async function createTestAttester(
     clock: () => testNow,
     roots: await parseTrustedRoots(rootPem),
     policy: {
-      allowSha1: false,
+      ...DEFAULT_APPRAISAL_POLICY,
       pcrBanks: [{ hash: "sha256", pcrs: [0, 1, 2, 3, 4, 5, 6, 7, 16] }],
-      channelBinding: "required",
-      referenceValues: [],
       ...policy,
     },
+    registry,
     pseudonymSecret: new Uint8Array(32).fill(7),
     sessionMs: 60_000,
     maxSessions: 100,
   });
+}
+
+/** A registry that forgets with the process and revokes nothing. */
+export function memoryRegistry(): DeviceRegistry {
+  const records = new Map<string, DeviceRecord>();
+  return {
+    lookUp: ({ pseudonym }) => Promise.resolve(records.get(pseudonym)),
+    record: ({ pseudonym, record }) => {
+      records.set(pseudonym, record);
+      return Promise.resolve();
+    },
+  };
 }
 
 /** What a service does with the two requests: parse, ask the attester, encode. */

@@ -72,6 +72,7 @@ function eventLogFacts(verified: VerifiedEventLog, withEvents: boolean): Facts {
         covered,
       })),
     },
+    earlyApplications: boot.earlyApplications,
     bootApplications: boot.bootApplications,
     drivers: boot.drivers,
     loader: boot.loader.map(({ pcrIndex, text, covered }) => ({ pcr: pcrIndex, covered, text })),
