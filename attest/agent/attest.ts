@@ -29,6 +29,8 @@ export interface AttestOptions {
   readonly transport: AttestTransport;
   /** Unix milliseconds. */
   readonly clock: () => number;
+  /** The firmware's log of this boot; asked for only where the attester wants it. */
+  readonly readEventLog?: () => Promise<Uint8Array | undefined>;
 }
 
 /** A result to be used as `Authorization: DPoP …` until it expires. */
@@ -55,12 +57,14 @@ export async function attest(options: AttestOptions): Promise<Attested> {
   const bindingFor = createBinding(device, challenge, exporterFor(challenge, transport));
   const { quote, pcrValues } = await quotePcrs(device, challenge, bindingFor("quote"));
   const certified = await device.certifyDeviceKey(bindingFor("certify"));
+  const eventLog = await eventLogFor(challenge, options);
   const evidence = encodeEvidenceRequest({
     session: challenge.session,
     activatedSecret,
     quote,
     pcrValues,
     deviceKey: { public: device.deviceKeyPublic, ...certified },
+    ...(eventLog === undefined ? {} : { eventLog }),
   });
   const answer = parseEvidenceResponse(await transport.postJson("/attest/tpm/evidence", evidence));
   return {
@@ -78,6 +82,17 @@ function exporterFor(
   if (exporter !== undefined) return exporter;
   const message = "the attester wants evidence bound to a TLS connection, and this is none";
   throw new StileError("ATTEST_AGENT_REFUSED", message);
+}
+
+/** What a machine booted is told to nobody who does not ask. */
+async function eventLogFor(
+  challenge: ChallengeResponse,
+  { readEventLog }: AttestOptions,
+): Promise<Uint8Array | undefined> {
+  if (challenge.eventLog === "off") return undefined;
+  const log = await readEventLog?.();
+  if (log !== undefined || challenge.eventLog === "if-present") return log;
+  throw new StileError("ATTEST_AGENT_REFUSED", "the attester wants an event log, and none is here");
 }
 
 function createBinding(

@@ -3,6 +3,7 @@
  * wire"). What is parsed here has the right form and sizes; nothing in it has been verified.
  */
 import type { SignedAttest } from "../quote/signature.ts";
+import type { EventLogRules } from "../policy/index.ts";
 import type { PcrValue } from "../quote/verify-quote.ts";
 import {
   readBytes,
@@ -50,6 +51,8 @@ export interface ChallengeResponse {
   /** TPML_PCR_SELECTION. */
   readonly pcrSelection: Uint8Array;
   readonly channelBinding: "tls-exporter" | "none";
+  /** Whether the evidence is to bring the firmware's event log; where `off`, it is not looked at. */
+  readonly eventLog: EventLogRules["mode"];
   /** Seconds. */
   readonly expiresIn: number;
 }
@@ -109,6 +112,7 @@ export function parseChallengeResponse(json: unknown): ChallengeResponse {
     "nonce",
     "pcrSelection",
     "channelBinding",
+    "eventLog",
     "expiresIn",
   ]);
   return {
@@ -118,6 +122,7 @@ export function parseChallengeResponse(json: unknown): ChallengeResponse {
     nonce: readBytes(body.nonce, "nonce", MAX_STRUCTURE_BYTES),
     pcrSelection: readBytes(body.pcrSelection, "pcrSelection", MAX_STRUCTURE_BYTES),
     channelBinding: readWord(body.channelBinding, "channelBinding", ["tls-exporter", "none"]),
+    eventLog: readWord(body.eventLog, "eventLog", ["required", "if-present", "off"]),
     expiresIn: readWhole(body.expiresIn, "expiresIn", MAX_SECONDS),
   };
 }
@@ -130,6 +135,7 @@ export function encodeChallengeResponse(response: ChallengeResponse): object {
     nonce: writeBytes(response.nonce),
     pcrSelection: writeBytes(response.pcrSelection),
     channelBinding: response.channelBinding,
+    eventLog: response.eventLog,
     expiresIn: response.expiresIn,
   };
 }

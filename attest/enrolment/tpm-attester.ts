@@ -106,6 +106,7 @@ export function createTpmAttester(options: TpmAttesterOptions): TpmAttester {
         nonce,
         pcrSelection,
         channelBinding: options.policy.channelBinding === "required" ? "tls-exporter" : "none",
+        eventLog: options.policy.eventLog.mode,
         expiresIn: Math.floor(options.sessionMs / 1_000),
       };
     },

@@ -14,7 +14,7 @@ import {
   appraise,
   type EventLogFacts,
 } from "../policy/index.ts";
-import { compareClockInfo } from "../quote/clock.ts";
+import { CLOCK_REFUSALS, type ClockFinding, compareClockInfo } from "../quote/clock.ts";
 import { hierarchyOfSigner } from "../quote/qualified-signer.ts";
 import { verifyCertify } from "../quote/verify-certify.ts";
 import { verifyQuote, type VerifiedQuote } from "../quote/verify-quote.ts";
@@ -163,12 +163,12 @@ function bootApplicationDigests({ boot, log }: VerifiedEventLog): string[] | und
   );
 }
 
-const REFUSAL_CODES: Readonly<Partial<Record<AppraisalReason["rule"], ErrorCode>>> = {
-  clock: "ATTEST_CLOCK_WENT_BACK",
-  firmware: "ATTEST_FIRMWARE_REFUSED",
-};
+function refusal({ detail = "refused", rule }: AppraisalReason): StileError {
+  return new StileError(codeOf(rule, detail), `policy rule ${rule}: ${detail}`);
+}
 
-function refusal({ detail, rule }: AppraisalReason): StileError {
-  const code = REFUSAL_CODES[rule] ?? "ATTEST_POLICY_REFUSED";
-  return new StileError(code, `policy rule ${rule}: ${detail ?? "refused"}`);
+function codeOf(rule: AppraisalReason["rule"], detail: string): ErrorCode {
+  if (rule === "firmware") return "ATTEST_FIRMWARE_REFUSED";
+  const finding = (Object.keys(CLOCK_REFUSALS) as ClockFinding[]).find((name) => name === detail);
+  return finding === undefined ? "ATTEST_POLICY_REFUSED" : CLOCK_REFUSALS[finding];
 }

@@ -35,7 +35,7 @@ export type ClockFinding =
   | "counters-not-comparable";
 
 /** Of the refusal, where the policy refuses the finding. */
-const CODES: Readonly<Record<ClockFinding, ErrorCode>> = {
+export const CLOCK_REFUSALS: Readonly<Record<ClockFinding, ErrorCode>> = {
   "clock-went-back": "ATTEST_CLOCK_WENT_BACK",
   "reset-count-went-back": "ATTEST_CLOCK_WENT_BACK",
   "restart-count-went-back": "ATTEST_CLOCK_WENT_BACK",
@@ -103,7 +103,7 @@ export function checkClockInfo(
   const comparison =
     previous === undefined ? firstOf(current) : compareClockInfo(previous, current, counters);
   const finding = comparison.findings.find((name) => refused.includes(name));
-  if (finding !== undefined) throw new StileError(CODES[finding], `clockInfo: ${finding}`);
+  if (finding !== undefined) throw new StileError(CLOCK_REFUSALS[finding], `clockInfo: ${finding}`);
   return comparison;
 }
 

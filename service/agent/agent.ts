@@ -37,6 +37,8 @@ export interface AgentOptions {
   readonly ca?: string | undefined;
   readonly tcti: string;
   readonly ekAlgorithm: EkAlgorithm;
+  /** The firmware's log of this boot, where the machine has one. */
+  readonly readEventLog?: () => Promise<Uint8Array | undefined>;
   readonly walletDir: string;
   /** Unix milliseconds. */
   readonly clock: () => number;
@@ -152,7 +154,12 @@ function createTokenSource(options: AgentOptions, device: Device): TokenSource {
       timeoutMs: TRANSPORT_TIMEOUT_MS,
     });
     try {
-      attested = await attest({ device, transport, clock });
+      attested = await attest({
+        device,
+        transport,
+        clock,
+        ...(options.readEventLog === undefined ? {} : { readEventLog: options.readEventLog }),
+      });
       return attested;
     } finally {
       transport.close();

@@ -11,6 +11,7 @@ import { parseArgs } from "node:util";
 import type { EkAlgorithm } from "../../attest/agent/index.ts";
 import { openManufacturerCa, startSwtpm } from "../../swtpm/index.ts";
 import { type Agent, openAgent } from "../agent/agent.ts";
+import { readEventLog } from "../agent/event-log.ts";
 import { CliUsageError } from "./usage.ts";
 
 const OPTIONS = {
@@ -18,6 +19,7 @@ const OPTIONS = {
   ca: { type: "string" },
   tcti: { type: "string" },
   ek: { type: "string", default: "rsa" },
+  "event-log": { type: "string" },
   wallet: { type: "string" },
   count: { type: "string", default: "10" },
   "dev-state": { type: "string", default: join(".stile", "dev") },
@@ -36,6 +38,7 @@ const USAGE = `Usage: stile agent attest [URL] | tokens URL | fetch URL
   --ca FILE          PEM of a further CA to trust
   --tcti TCTI        the TPM: device:/dev/tpmrm0, swtpm:path=..., tabrmd:
   --ek rsa|ecc       which EK to attest with (default rsa)
+  --event-log FILE   the firmware's log, for an attester that asks (default: the kernel's, with device:)
   --wallet DIR       where tokens are kept (default ~/.local/state/stile/wallet)
   --count N          tokens to fetch, 1 to 100 (default 10)
   --dev-state DIR    folder of a development sidecar on this machine (default .stile/dev): its CA is
@@ -100,6 +103,7 @@ async function withAgent(
       ca: caFile === undefined ? undefined : readFileSync(caFile, "utf8"),
       tcti: tpm.tcti,
       ekAlgorithm: ekOf(values.ek),
+      readEventLog: () => readEventLog(tpm.tcti, values["event-log"]),
       walletDir: values.wallet ?? developmentFile(development, "wallet") ?? HOME_WALLET,
       clock: Date.now,
       random: (length) => Uint8Array.from(randomBytes(length)),

@@ -22,6 +22,7 @@ interface SchemaNode {
   readonly minimum?: number;
   readonly maximum?: number;
   readonly enum?: readonly string[];
+  readonly required?: readonly string[];
   readonly properties?: Readonly<Record<string, SchemaNode>>;
 }
 
@@ -46,8 +47,8 @@ function rowsOf(node: SchemaNode, path: string): string[] {
   return Object.entries(node.properties ?? {}).flatMap(([name, inner]) => {
     const at = path === "" ? name : `${path}.${name}`;
     if (inner.properties !== undefined) return rowsOf(inner, at);
-    const fallback =
-      inner.default === undefined ? "required" : `\`${JSON.stringify(inner.default)}\``;
+    const absent = node.required?.includes(name) === true ? "required" : "none";
+    const fallback = inner.default === undefined ? absent : `\`${JSON.stringify(inner.default)}\``;
     return [`| \`${at}\` | ${inner.description ?? ""} | ${valuesOf(inner)} | ${fallback} |`];
   });
 }

@@ -29,6 +29,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: "verify ek | quote | eventlog | ima | webauthn FILE ... (--json)",
     run: async (args) => (await import("./verify/index.ts")).verifyCommand(args),
   },
+  policy: {
+    summary: "policy check FILE (--facts JSON, --json)",
+    run: async (args) => (await import("./policy.ts")).policyCommand(args),
+  },
   config: {
     summary: "config check FILE, config docs",
     run: async (args) => (await import("./config.ts")).configCommand(args),

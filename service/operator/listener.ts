@@ -33,7 +33,8 @@ export interface OperatorListener {
 /** @throws `SERVICE_CONFIG_INVALID` for an address that is not loopback */
 export async function startOperatorListener(options: OperatorOptions): Promise<OperatorListener> {
   const target = parseOperatorListen(options.listen);
-  const app = fastify();
+  // As on the public listener: what a schema does not name is refused, not dropped.
+  const app = fastify({ ajv: { customOptions: { removeAdditional: false, coerceTypes: false } } });
   registerOperatorRoutes(app, options);
   if (target.kind === "unix") {
     rmSync(target.path, { force: true });

@@ -1,6 +1,6 @@
 /**
- * Revocation of a device, a manufacturer or a class by the operator: `GET`, `POST` and `DELETE
- * /revocations` on the operator listener. It holds at once for challenges, evidence and token requests, and
+ * Revocation of a device, a manufacturer or a class by the operator: `GET` and `POST /revocations`, `POST
+ * /reinstatements` on the operator listener. It holds at once for challenges, evidence and token requests, and
  * outlives restarts. A device is named by its pseudonym (the `sub` of its results) or by its EK; neither is
  * told again: the list shows a hash of the pseudonym.
  */
@@ -50,7 +50,7 @@ export function registerRevocationRoutes(app: FastifyInstance, options: Revocati
     await registry.revoke(targetOf(options, request.body as RevocationBody));
     return reply.code(204).send();
   });
-  app.delete("/revocations", { schema }, async (request, reply) => {
+  app.post("/reinstatements", { schema }, async (request, reply) => {
     await registry.reinstate(targetOf(options, request.body as RevocationBody));
     return reply.code(204).send();
   });

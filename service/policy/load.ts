@@ -24,16 +24,17 @@ export interface PolicyBase {
 
 /**
  * @param path undefined: the default policy
- * @param roots whose certificates sign the CRLs that the file names
+ * @param roots whose certificates sign the CRLs that the file names; needed only with those
  * @throws `SERVICE_CONFIG_INVALID`
  */
 export async function loadPolicy(
   path: string | undefined,
   base: PolicyBase,
-  roots: TrustedRoots,
+  roots: TrustedRoots | undefined,
 ): Promise<AppraisalPolicy> {
   const pcrBanks = [{ hash: "sha256", pcrs: base.pcrs }] as const;
-  const standard = { ...DEFAULT_APPRAISAL_POLICY, ...base, pcrBanks };
+  const { channelBinding } = base;
+  const standard = { ...DEFAULT_APPRAISAL_POLICY, channelBinding, pcrBanks };
   if (path === undefined) return standard;
   const file = readPolicyFile(path);
   try {
@@ -90,10 +91,12 @@ function merge(standard: AppraisalPolicy, file: PolicyFile): AppraisalPolicy {
 async function revocationOf(
   { revocation }: PolicyFile,
   folder: string,
-  roots: TrustedRoots,
+  roots: TrustedRoots | undefined,
 ): Promise<RevocationPolicy> {
   const mode = revocation?.mode ?? DEFAULT_APPRAISAL_POLICY.revocation.mode;
   const files = (revocation?.crlFiles ?? []).map((name) => resolve(folder, name));
+  if (files.length === 0) return { mode, lists: [] };
+  if (roots === undefined) throw new RangeError("revocation.crlFiles: manufacturer roots expected");
   const lists = await parseRevocationLists(
     files.map((file) => readList(file)),
     roots,

@@ -80,11 +80,18 @@ const clockFindings = [
   "counters-not-comparable",
 ] as const;
 
+/** As the rules name them, for other files that do. */
+export const clockFindingSchema: Type.TUnsafe<(typeof clockFindings)[number]> =
+  oneOf(clockFindings);
+export const eventLogFindingSchema: Type.TUnsafe<keyof typeof EVENT_LOG_FINDINGS> = oneOf(
+  namesOf(EVENT_LOG_FINDINGS),
+);
+
 const eventLog = {
   mode: Type.Optional(oneOf(["off", "if-present", "required"])),
   secureBoot: Type.Optional(oneOf(["any", "on"])),
   bootApplications: Type.Optional(listOf(digest)),
-  acceptFindings: Type.Optional(listOf(oneOf(namesOf(EVENT_LOG_FINDINGS)))),
+  acceptFindings: Type.Optional(listOf(eventLogFindingSchema)),
   workarounds: Type.Optional(listOf(oneOf(namesOf(EVENT_LOG_WORKAROUNDS)))),
 };
 
@@ -139,7 +146,7 @@ const schema = Type.Object(
         closed,
       ),
     ),
-    refuseClockFindings: Type.Optional(listOf(oneOf(clockFindings))),
+    refuseClockFindings: Type.Optional(listOf(clockFindingSchema)),
     eventLog: Type.Optional(Type.Object(eventLog, closed)),
     classes: Type.Optional(Type.Array(Type.Object(deviceClass, closed), { minItems: 1 })),
   },

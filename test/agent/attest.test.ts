@@ -122,6 +122,7 @@ describe("an attestation", () => {
           nonce: "AAA",
           pcrSelection: "AAA",
           channelBinding: "none",
+          eventLog: "off",
           expiresIn: 1,
         },
         "ATTEST_TSS_FAILED",

@@ -44,6 +44,7 @@ function jsonTargets(): FuzzTarget[] {
       nonce: some(32),
       pcrSelection: some(10),
       channelBinding: "tls-exporter",
+      eventLog: "if-present",
       expiresIn: 60,
     }),
     messageTarget("evidence request", parseEvidenceRequest, encodeEvidenceRequest, {
@@ -52,6 +53,7 @@ function jsonTargets(): FuzzTarget[] {
       quote: signed,
       pcrValues: [0, 7].map((pcr) => ({ hash: "sha256" as const, pcr, value: some(32) })),
       deviceKey: { public: some(90), ...signed },
+      eventLog: some(400),
     }),
     messageTarget("evidence response", parseEvidenceResponse, encodeEvidenceResponse, {
       attestationResult: "aaaa.bbbb.cccc",
