@@ -11,6 +11,7 @@ import { isStileError } from "../../wire/index.ts";
 import { createRandom } from "../support/fuzz.ts";
 import { ekTargets } from "./support/fuzz/ek-targets.ts";
 import { logTargets } from "./support/fuzz/log-targets.ts";
+import { evidenceTargets } from "./support/fuzz/evidence-targets.ts";
 import { messageTargets } from "./support/fuzz/message-targets.ts";
 import type { FuzzCase, FuzzTarget } from "./support/fuzz/target.ts";
 import { tpmTargets } from "./support/fuzz/tpm-targets.ts";
@@ -25,6 +26,7 @@ const targets: readonly FuzzTarget[] = [
   ...(await ekTargets()),
   ...logTargets(),
   ...(await webAuthnTargets()),
+  ...evidenceTargets(),
   ...(await messageTargets()),
 ];
 const shares = targets.reduce((sum, { share }) => sum + share, 0);

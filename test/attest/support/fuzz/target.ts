@@ -74,7 +74,7 @@ export function jsonTarget<T>(options: {
   readonly name: string;
   readonly share: number;
   readonly seeds: readonly unknown[];
-  readonly parse: (json: unknown) => T;
+  readonly parse: (json: unknown) => T | Promise<T>;
   readonly fault: (result: T, json: unknown) => string | undefined;
 }): FuzzTarget {
   const { name, share, seeds, parse, fault } = options;
