@@ -43,7 +43,8 @@ export interface BundledManufacturer {
 const MAX_BUNDLE_BYTES = 16 * 1024 * 1024;
 const MAX_MANUFACTURERS = 256;
 const MAX_CERTIFICATES = 1024;
-const FORMAT = "stile-manufacturers/1";
+/** Of the JSON form. */
+export const BUNDLE_FORMAT = "stile-manufacturers/1";
 const VENDOR_ID = /^id:[0-9A-F]{8}$/;
 
 /** @throws `ATTEST_ROOT_BUNDLE_INVALID`; RangeError for a pin that is no digest */
@@ -73,7 +74,8 @@ export async function parseManufacturerBundle(
 
 function readBundle(value: unknown, pinnedVersion: string): ManufacturerBundle {
   const { format, version, manufacturers, ...others } = objectOf(value);
-  if (format !== FORMAT || Object.keys(others).length > 0) throw invalid("is of another format");
+  if (format !== BUNDLE_FORMAT || Object.keys(others).length > 0)
+    throw invalid("is of another format");
   if (version !== pinnedVersion) throw invalid("is of another version than the pinned one");
   const rows = listOf(manufacturers, MAX_MANUFACTURERS).map(readManufacturer);
   const anchors = distinct(rows.flatMap((row) => row.anchors));

@@ -1,5 +1,10 @@
 /** EK certificates: chain to a manufacturer, profile and key. */
 export { type ManufacturerBundle, parseManufacturerBundle } from "./bundle.ts";
+export {
+  type CollectedManufacturer,
+  encodeManufacturerBundle,
+  type EncodedBundle,
+} from "./encode-bundle.ts";
 export { parseRevocationLists, type RevocationList } from "./crl.ts";
 export { denyRowsOf, parseDenyList } from "./deny-list.ts";
 export {

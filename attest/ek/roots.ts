@@ -46,7 +46,7 @@ export async function parseTrustedRoots(pem: string): Promise<TrustedRoots> {
 }
 
 /** A key-rollover certificate is self-issued and not self-signed: it is no anchor. */
-async function isSelfSigned({ issuer, subject, pki }: ParsedCertificate): Promise<boolean> {
+export async function isSelfSigned({ issuer, subject, pki }: ParsedCertificate): Promise<boolean> {
   return constantTimeEqual(issuer, subject) && (await isSignedBy(pki, pki));
 }
 

@@ -8,6 +8,7 @@ import {
   createAttestationResultVerifier,
   createDpopVerifier,
   createTpmAttester,
+  parseManufacturerBundle,
   parseTrustedRoots,
   type TrustedRoots,
 } from "../../attest/index.ts";
@@ -15,6 +16,7 @@ import { createNodeAttestCrypto } from "../../attest/node/index.ts";
 import { tlsExporter } from "../../tls/index.ts";
 import { createIssuer, type Issuer } from "../../tokens/index.ts";
 import { isStileError, StileError } from "../../wire/index.ts";
+import type { Config } from "../config/index.ts";
 import { loadPolicy } from "../policy/load.ts";
 import type { Composition } from "../sidecar.ts";
 import { VERSION } from "../version.ts";
@@ -34,7 +36,7 @@ export async function composeAttester(
   const { app, clock, config, metrics, secrets } = composition;
   const { registry } = composition;
   const crypto = createNodeAttestCrypto();
-  const roots = await readRoots(config.attester.manufacturerRootsFile);
+  const roots = await readRoots(config.attester);
   const policy = await loadPolicy(config.attester.policyFile, config.attester, roots);
   const identity = {
     ...secrets.resultKey,
@@ -86,9 +88,14 @@ function composeIssuer(composition: Composition): Issuer {
   });
 }
 
-async function readRoots(file: string): Promise<TrustedRoots> {
+async function readRoots({
+  manufacturerRootsFile: file,
+  manufacturerRootsPin: pin,
+}: Config["attester"]): Promise<TrustedRoots> {
   try {
-    return await parseTrustedRoots(readFileSync(file, "utf8"));
+    const bytes = Uint8Array.from(readFileSync(file));
+    if (pin !== undefined) return (await parseManufacturerBundle(bytes, pin)).roots;
+    return await parseTrustedRoots(Buffer.from(bytes).toString("utf8"));
   } catch (cause) {
     const reason = isStileError(cause) ? cause.message : "cannot be read";
     const message = `configuration: attester.manufacturerRootsFile ${file}: ${reason}`;

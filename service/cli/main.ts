@@ -33,6 +33,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: "policy check FILE (--facts JSON, --json)",
     run: async (args) => (await import("./policy.ts")).policyCommand(args),
   },
+  roots: {
+    summary: "roots refresh SOURCE ... --out FILE --version V, roots show FILE",
+    run: async (args) => (await import("./roots.ts")).rootsCommand(args),
+  },
   config: {
     summary: "config check FILE, config docs",
     run: async (args) => (await import("./config.ts")).configCommand(args),

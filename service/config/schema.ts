@@ -39,6 +39,7 @@ export interface Config {
   };
   readonly attester: {
     readonly manufacturerRootsFile: string;
+    readonly manufacturerRootsPin?: { readonly version: string; readonly sha256: string };
     readonly channelBinding: "required" | "unsafeOff";
     readonly pcrs: readonly number[];
     readonly sessionSeconds: number;
@@ -152,7 +153,21 @@ const edge = {
 };
 
 const attester = {
-  manufacturerRootsFile: text("PEM file with the roots and intermediates of TPM manufacturers"),
+  manufacturerRootsFile: text(
+    "PEM file with the roots and intermediates of TPM manufacturers, or a pinned bundle (`stile roots refresh`)",
+  ),
+  manufacturerRootsPin: Type.Optional(
+    Type.Object(
+      {
+        version: text("version of the bundle, as the file says it"),
+        sha256: Type.String({
+          description: "SHA-256 of the file: one that was changed since is not read",
+          pattern: "^[0-9a-f]{64}$",
+        }),
+      },
+      closed,
+    ),
+  ),
   channelBinding: choice(
     "evidence is tied to its TLS connection: required, or unsafeOff where TLS ends before Stile",
     ["required", "unsafeOff"],
