@@ -6,9 +6,14 @@ const config: ViteUserConfig = mergeConfig(
   { ...base, test: { ...base.test, include: [], exclude: [] } },
   defineConfig({
     test: {
-      include: ["test/nightly/**/*.test.ts", "test/e2e/kill.test.ts", "test/attest/fuzz.test.ts"],
+      include: [
+        "test/nightly/**/*.test.ts",
+        "test/e2e/kill.test.ts",
+        "test/e2e/shared-store.test.ts",
+        "test/attest/fuzz.test.ts",
+      ],
       exclude: ["node_modules/**"],
-      env: { KILL_ROUNDS: "20", FUZZ_CASES: "1000000" },
+      env: { KILL_ROUNDS: "20", FUZZ_CASES: "1000000", SHARED_TOKENS: "10000" },
     },
   }),
 );

@@ -31,6 +31,12 @@ const testPackages = {
   curl: "an independent HTTP client",
 };
 
+/** Servers that tests start by themselves. Elsewhere those tests are skipped: packages bring services along. */
+const ciPackages = {
+  postgresql: "the spent store on PostgreSQL",
+  "redis-server": "the spent store on Valkey or Redis",
+};
+
 /** Each command: the arguments of the Node process that does it. */
 const vitest = "node_modules/vitest/vitest.mjs";
 const commands = {
@@ -57,7 +63,8 @@ function main() {
   }
   if (process.env.STILE_SKIP_SETUP !== "1") {
     const isTest = /test|check|setup/.test(name);
-    installDebianPackages(isTest ? { ...debianPackages, ...testPackages } : debianPackages);
+    const forTests = process.env.CI === "true" ? { ...testPackages, ...ciPackages } : testPackages;
+    installDebianPackages(isTest ? { ...debianPackages, ...forTests } : debianPackages);
     installNodePackages();
   }
   if (command === null) return;

@@ -26,7 +26,7 @@ import {
   type DeviceRegistryStore,
   openAllowanceStore,
   openDeviceRegistry,
-  openSpentLevelStore,
+  openSpentStore,
 } from "./stores/index.ts";
 
 export interface SidecarState {
@@ -59,31 +59,7 @@ export async function openState(
   const schedule = keySchedule(config);
   const passphrase = readPassphrase(config.passphraseFile);
   const at = (name: string): string => join(config.stateDir, name);
-  // The store first: its lock keeps a second process away from the keys.
-  const spentStore = await openSpentLevelStore({
-    folder: at("spent"),
-    observe: {
-      batch: (size, durationMs) => {
-        metrics.spendBatchSize.observe(size);
-        metrics.spendSeconds.observe(durationMs / 1_000);
-      },
-      shed: () => metrics.spends.inc({ outcome: "shed" }),
-    },
-  });
-  onClose(() => spentStore.close());
-  const { allowance } = config.attester;
-  const allowances = await openAllowanceStore({
-    folder: at("allowances"),
-    limit: allowance.tokens,
-    windowMs: allowance.windowSeconds * 1_000,
-  });
-  onClose(() => allowances.close());
-  const registry = await openDeviceRegistry({
-    folder: at("devices"),
-    retentionDays: config.attester.retentionDays,
-    clock,
-  });
-  onClose(() => registry.close());
+  const stores = await openStores(config, schedule, { clock, metrics, onClose });
   const secrets = await loadSidecarSecrets(at("secrets"), passphrase);
   const { tokenTypes, voprfEngine } = config.issuer;
   const keystore = await openKeystore({ dir: at("issuer-keys"), passphrase, voprfEngine });
@@ -98,15 +74,59 @@ export async function openState(
     ring: createKeyRing({ records: [], clock }),
     keystore,
     pool,
-    spentStore: countedStore(spentStore, metrics),
-    allowances,
-    registry,
+    ...stores,
     schedule,
     tokenTypes,
     voprfEngine,
     secrets,
     tokenCrypto: createNodeTokenCrypto(),
   };
+}
+
+const DAY_MS = 86_400_000;
+
+type Stores = Pick<SidecarState, "allowances" | "registry" | "spentStore">;
+
+async function openStores(
+  config: Config,
+  schedule: KeySchedule,
+  deps: {
+    readonly clock: () => number;
+    readonly metrics: Metrics;
+    readonly onClose: OnClose;
+  },
+): Promise<Stores> {
+  const { clock, metrics, onClose } = deps;
+  const at = (name: string): string => join(config.stateDir, name);
+  // First what is locked: a second process on this folder must not come near the keys.
+  const { allowance } = config.attester;
+  const allowances = await openAllowanceStore({
+    folder: at("allowances"),
+    limit: allowance.tokens,
+    windowMs: allowance.windowSeconds * 1_000,
+  });
+  onClose(() => allowances.close());
+  const spentStore = await openSpentStore({
+    config: config.edge.spentStore,
+    stateDir: config.stateDir,
+    // No token is redeemed later after its issuance than its key lives; a day for clocks.
+    retentionMs: schedule.activeMs + schedule.retiredMs + schedule.directoryLifetimeMs + DAY_MS,
+    observe: {
+      batch: (size, durationMs) => {
+        metrics.spendBatchSize.observe(size);
+        metrics.spendSeconds.observe(durationMs / 1_000);
+      },
+      shed: () => metrics.spends.inc({ outcome: "shed" }),
+    },
+  });
+  onClose(() => spentStore.close());
+  const registry = await openDeviceRegistry({
+    folder: at("devices"),
+    retentionDays: config.attester.retentionDays,
+    clock,
+  });
+  onClose(() => registry.close());
+  return { allowances, registry, spentStore: countedStore(spentStore, metrics) };
 }
 
 /** A successor shares this part of a key's signing time, so that clients move over at their own pace. */

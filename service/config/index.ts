@@ -1,3 +1,3 @@
 /** Configuration: one schema, one parse, one frozen object. */
 export { loadConfig } from "./load.ts";
-export { checkConfig, type Config, configSchema } from "./schema.ts";
+export { checkConfig, type Config, configSchema, type SpentStoreConfig } from "./schema.ts";

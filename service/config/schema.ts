@@ -8,6 +8,20 @@ import { Value } from "typebox/value";
 import { StileError } from "../../wire/index.ts";
 import { describeFaults } from "./faults.ts";
 
+/** Where spent tokens are remembered (docs/spent-store.md). */
+export interface SpentStoreConfig {
+  readonly engine: "embedded" | "postgres" | "valkey";
+  readonly servers: readonly string[];
+  readonly user?: string;
+  readonly passwordFile?: string;
+  readonly caFile?: string;
+  readonly database: string;
+  readonly cluster: boolean;
+  readonly replicas: number;
+  readonly replicasOnDisk: boolean;
+  readonly unsafeDurability: boolean;
+}
+
 /** What a challenge is bound to (RFC 9577 §2.1.1.2). */
 export type RedemptionContextSetting = "none" | "window" | "window+network" | "connection";
 
@@ -36,6 +50,7 @@ export interface Config {
     readonly maxUpstreamRequests: number;
     readonly upstreamTimeoutSeconds: number;
     readonly authorize: { readonly headers: "off" | "original" | "forwarded" };
+    readonly spentStore: SpentStoreConfig;
   };
   readonly attester: {
     readonly manufacturerRootsFile: string;
@@ -88,6 +103,11 @@ function text(description: string, value?: string): Type.TString {
   });
 }
 
+/** False where it is not said. */
+function flag(description: string): Type.TBoolean {
+  return Type.Boolean({ description, default: false });
+}
+
 /** One of several words; the first is the default. */
 function choice<const T extends readonly [string, ...string[]]>(
   description: string,
@@ -101,6 +121,29 @@ const tls = {
   keyFile: text("PEM file with the server's private key"),
   reloadSeconds: whole("how often the two files are looked at for a change", 1, 86_400, 10),
   maxConnections: whole("open connections; more are dropped and counted", 1, 1_000_000, 10_000),
+};
+
+const spentStore = {
+  engine: choice(
+    "embedded for one edge; postgres or valkey (also Redis 7) where several edges share it",
+    ["embedded", "postgres", "valkey"],
+  ),
+  servers: Type.Array(text("server"), {
+    description:
+      "host:port, one or, of a Valkey cluster, some; or the folder of PostgreSQL's socket",
+    maxItems: 64,
+    default: [],
+  }),
+  user: Type.Optional(text("user at the database")),
+  passwordFile: Type.Optional(text("file with the password at the database")),
+  caFile: Type.Optional(
+    text("PEM file of the CAs that the database is verified with; none: no TLS"),
+  ),
+  database: text("PostgreSQL: the database", "stile"),
+  cluster: flag("Valkey: the servers are a cluster"),
+  replicas: whole("Valkey: replicas that must have a spend before it is answered", 0, 16, 0),
+  replicasOnDisk: flag("Valkey 7.2: on their disk, too (WAITAOF)"),
+  unsafeDurability: flag("accepts a database that may forget what it acknowledged"),
 };
 
 const edge = {
@@ -140,6 +183,7 @@ const edge = {
     1_000_000,
     10_000,
   ),
+  spentStore: Type.Object(spentStore, section),
   upstreamTimeoutSeconds: whole("until the upstream's first byte, and between bytes", 1, 3_600, 60),
   authorize: Type.Object(
     {

@@ -9,4 +9,5 @@ export {
   openDeviceRegistry,
   type RevocationTarget,
 } from "./device-registry.ts";
+export { openSpentStore } from "./open-spent.ts";
 export { openSpentLevelStore, type SpentLevelStoreOptions } from "./spent-level.ts";

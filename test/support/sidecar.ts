@@ -2,7 +2,7 @@
  * A sidecar in the test's own process: a temporary folder, free ports, a clock that the test may turn, a
  * captured log, a demo upstream that counts what reaches it, and a mint of valid tokens.
  */
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { exchange, type ExchangeAnswer } from "../../service/agent/exchange.ts";
@@ -42,11 +42,14 @@ export interface TestSidecar extends RawTarget {
 export interface TestSidecarOptions extends DevelopmentOverrides {
   /** Instead of the demo upstream's. */
   readonly upstreamUrl?: string;
+  /** A sidecar whose issuer keys and secrets this one starts with, as a second edge of the same operator. */
+  readonly twinOf?: TestSidecar;
 }
 
 export async function startTestSidecar(options: TestSidecarOptions = {}): Promise<TestSidecar> {
   const dir = mkdtempSync(join(tmpdir(), "stile-sidecar-"));
   const port = await freePort();
+  if (options.twinOf !== undefined) copyKeys(options.twinOf.dir, dir);
   const upstream = await startDemoUpstream();
   const clock = { offsetMs: 0 };
   const now = (): number => Date.now() + clock.offsetMs;
@@ -101,6 +104,12 @@ export async function startTestSidecar(options: TestSidecarOptions = {}): Promis
       rmSync(dir, { recursive: true, force: true });
     },
   };
+}
+
+function copyKeys(from: string, to: string): void {
+  for (const name of ["passphrase", "state/issuer-keys", "state/secrets", "tls", "manufacturer"]) {
+    cpSync(join(from, name), join(to, name), { recursive: true });
+  }
 }
 
 function capturedLog(lines: string[]): Log {

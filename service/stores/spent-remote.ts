@@ -1,0 +1,171 @@
+/**
+ * A {@link SpentStore} on a database that several edges share: group commit in front, one database behind.
+ *
+ * Why no nonce is "fresh" twice: the database's insert-if-absent is atomic, and "fresh" is answered only for
+ * a nonce that an acknowledged insert of this very call has put there. A batch whose answer is lost has an
+ * unknown fate: its callers get an error, and their tokens are refused. The insert may still be there, or even
+ * land later, as it does where a connection breaks with the statement under way; whoever comes again then finds
+ * the entry or makes it, and only one of the two was told "fresh". So a lost answer can cost a token, unless
+ * its owner repeats with the same binding. Other than on the embedded store nothing may be kept in doubt here:
+ * another edge may have answered in between.
+ */
+import type { SpendOutcome, SpendRequest, SpentStore } from "../../tokens/index.ts";
+import { isStileError, StileError } from "../../wire/index.ts";
+import { GroupCommit, type GroupCommitObserver } from "./group-commit.ts";
+import {
+  checkIdentifier,
+  checkSpendRequest,
+  encodeSpentRecord,
+  outcomeOfLaterSpend,
+} from "./spent-record.ts";
+
+/** An entry to be inserted unless its nonce is there. */
+export interface SpentEntry {
+  readonly nonce: Uint8Array;
+  readonly record: Uint8Array;
+}
+
+export interface SpentDatabase {
+  /**
+   * Durable when it resolves.
+   * @param entries of different nonces
+   * @returns for each: the record that was there, or undefined where this call inserted it
+   * @throws `TOKEN_KEY_UNKNOWN` for an epoch that was dropped; any other error is an unknown fate
+   */
+  readonly insert: (
+    tokenKeyId: Uint8Array,
+    entries: readonly SpentEntry[],
+  ) => Promise<readonly (Uint8Array | undefined)[]>;
+  /** Durable when it resolves; from then on `insert` of any process refuses this epoch. Idempotent. */
+  readonly drop: (tokenKeyId: Uint8Array) => Promise<void>;
+  readonly close: () => Promise<void>;
+}
+
+export interface SpentRemoteOptions {
+  readonly observe?: GroupCommitObserver;
+  /** Spends that may wait. Default 16,384. */
+  readonly maxQueued?: number;
+  /** Spends in one batch. Default 1,024. */
+  readonly maxBatch?: number;
+  /** Milliseconds that one batch may take before further spends are refused. Default 2,000. */
+  readonly stallMs?: number;
+}
+
+type Settled = PromiseSettledResult<SpendOutcome>;
+
+export function createSpentRemoteStore(
+  database: SpentDatabase,
+  options: SpentRemoteOptions = {},
+): SpentStore {
+  const { observe, maxBatch = 1_024, maxQueued = 16_384, stallMs = 2_000 } = options;
+  const commits = new GroupCommit<SpendRequest, Settled>({
+    commit: (batch) => spendBatch(database, batch),
+    refuse: (reason) => unavailable(reason),
+    maxBatch,
+    maxQueued,
+    stallMs,
+    monotonicMs: () => performance.now(),
+    observe,
+  });
+  let isClosed = false;
+  return {
+    spend: async (request) => {
+      checkSpendRequest(request);
+      const settled = await commits.submit(request);
+      if (settled.status === "rejected") throw settled.reason;
+      return settled.value;
+    },
+    dropEpoch: async (tokenKeyId) => {
+      checkIdentifier("tokenKeyId", tokenKeyId);
+      if (isClosed) throw unavailable("the store is closed");
+      await database.drop(tokenKeyId).catch((cause: unknown) => {
+        throw unavailable("the epoch cannot be dropped", cause);
+      });
+    },
+    close: async () => {
+      if (isClosed) return;
+      isClosed = true;
+      await commits.close();
+      await database.close();
+    },
+  };
+}
+
+/** Each epoch on its own: one that was dropped, or fails, refuses no spend of another. */
+async function spendBatch(
+  database: SpentDatabase,
+  batch: readonly SpendRequest[],
+): Promise<readonly Settled[]> {
+  const outcomes = new Map<SpendRequest, Settled>();
+  const epochs = Map.groupBy(batch, ({ tokenKeyId }) => textOf(tokenKeyId));
+  for (const requests of epochs.values()) {
+    const settled = await spendInEpoch(database, requests);
+    requests.forEach((request, i) => {
+      const outcome = settled[i];
+      if (outcome !== undefined) outcomes.set(request, outcome);
+    });
+  }
+  return batch.map((request) => outcomes.get(request) ?? failed(undefined));
+}
+
+async function spendInEpoch(
+  database: SpentDatabase,
+  requests: readonly SpendRequest[],
+): Promise<readonly Settled[]> {
+  // Of several spends of one nonce in a batch, the first is the one that may be fresh.
+  const first = new Map<string, SpendRequest>();
+  for (const request of requests) {
+    const nonce = textOf(request.nonce);
+    if (!first.has(nonce)) first.set(nonce, request);
+  }
+  // In one order everywhere: two edges that insert the same nonces cannot wait for each other.
+  const names = [...first.keys()].toSorted();
+  const entries = names.flatMap((name) => {
+    const request = first.get(name);
+    return request === undefined
+      ? []
+      : [{ nonce: request.nonce, record: encodeSpentRecord(request) }];
+  });
+  const [request] = requests;
+  if (request === undefined) return [];
+  try {
+    const found = await database.insert(request.tokenKeyId, entries);
+    if (found.length !== entries.length) throw new TypeError("insert did not answer each entry");
+    const before = new Map(names.map((name, i) => [name, found[i]]));
+    return requests.map((one) => ({ status: "fulfilled", value: outcomeOf(one, first, before) }));
+  } catch (error) {
+    return requests.map(() => failed(error));
+  }
+}
+
+function outcomeOf(
+  request: SpendRequest,
+  first: ReadonlyMap<string, SpendRequest>,
+  before: ReadonlyMap<string, Uint8Array | undefined>,
+): SpendOutcome {
+  const name = textOf(request.nonce);
+  const stored = before.get(name);
+  if (stored !== undefined) return outcomeOfLaterSpend(stored, request);
+  const inserted = first.get(name);
+  if (inserted === request || inserted === undefined) return { outcome: "fresh" };
+  return outcomeOfLaterSpend(encodeSpentRecord(inserted), request);
+}
+
+function failed(cause: unknown): Settled {
+  const isOurs = isStileError(cause, "TOKEN_KEY_UNKNOWN");
+  const reason = isOurs ? cause : unavailable("the store cannot be read or written", cause);
+  return { status: "rejected", reason };
+}
+
+/** One character a byte. */
+function textOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1");
+}
+
+export function unavailable(message: string, cause?: unknown): StileError {
+  return new StileError("TOKEN_STORE_UNAVAILABLE", message, { cause });
+}
+
+export function epochEnded(): StileError {
+  return new StileError("TOKEN_KEY_UNKNOWN", "the epoch of this key has ended");
+}

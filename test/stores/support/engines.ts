@@ -1,0 +1,100 @@
+/** The engines of the spent store, each as what a test needs of it. */
+import { randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { openSpentLevelStore } from "../../../service/stores/index.ts";
+import { openSpentPostgresStore } from "../../../service/stores/spent-postgres.ts";
+import {
+  openSpentValkeyStore,
+  type SpentValkeyOptions,
+} from "../../../service/stores/spent-valkey.ts";
+import type { SpentStore } from "../../../tokens/index.ts";
+import {
+  type DatabaseServer,
+  postgresMissing,
+  startPostgres,
+  startValkey,
+  valkeyMissing,
+} from "./servers.ts";
+
+export interface RunningEngine {
+  /** Opens the store; of a shared engine, as one edge among several. */
+  readonly open: (edge?: string) => Promise<SpentStore>;
+  /** Undefined for the embedded engine. */
+  readonly server: DatabaseServer | undefined;
+  readonly stop: () => Promise<void>;
+}
+
+export interface Engine {
+  readonly name: string;
+  readonly isMissing: boolean;
+  readonly isShared: boolean;
+  readonly start: () => Promise<RunningEngine>;
+}
+
+export const RETENTION_MS = 600_000;
+
+export function valkeyOptions(server: DatabaseServer, identityFile: string): SpentValkeyOptions {
+  return {
+    nodes: [{ host: "127.0.0.1", port: server.port }],
+    identityFile,
+    newIdentity: Uint8Array.from(randomBytes(16)),
+    retentionMs: RETENTION_MS,
+  };
+}
+
+export const postgresConnection = (
+  server: DatabaseServer,
+): {
+  host: string;
+  port: number;
+  user: string;
+  database: string;
+} => ({ host: "127.0.0.1", port: server.port, user: "stile", database: "postgres" });
+
+export const ENGINES: readonly Engine[] = [
+  {
+    name: "the embedded engine",
+    isMissing: false,
+    isShared: false,
+    start: () => {
+      const folder = mkdtempSync(join(tmpdir(), "stile-engine-"));
+      return Promise.resolve({
+        open: () => openSpentLevelStore({ folder }),
+        server: undefined,
+        stop: () => Promise.resolve(rmSync(folder, { recursive: true, force: true })),
+      });
+    },
+  },
+  {
+    name: "PostgreSQL",
+    isMissing: postgresMissing,
+    isShared: true,
+    start: async () => {
+      const server = await startPostgres();
+      return {
+        open: () => openSpentPostgresStore({ connection: postgresConnection(server) }),
+        server,
+        stop: server.stop,
+      };
+    },
+  },
+  {
+    name: "Valkey or Redis",
+    isMissing: valkeyMissing,
+    isShared: true,
+    start: async () => {
+      const folder = mkdtempSync(join(tmpdir(), "stile-engine-"));
+      const server = await startValkey();
+      return {
+        open: (edge = "edge") => openSpentValkeyStore(valkeyOptions(server, join(folder, edge))),
+        server,
+        stop: async () => {
+          await server.stop();
+          rmSync(folder, { recursive: true, force: true });
+        },
+      };
+    },
+  },
+];
