@@ -72,6 +72,13 @@ export const ERROR_CODES = {
   ATTEST_WEBAUTHN_METADATA_INVALID: "the FIDO metadata blob is malformed or not signed by FIDO",
   ATTEST_WEBAUTHN_METADATA_STALE: "the FIDO metadata blob is older than it may be",
   ATTEST_WEBAUTHN_COUNTER_INVALID: "the signature counter of a credential went back",
+  ATTEST_WEBAUTHN_CREDENTIAL_UNKNOWN:
+    "the credential is not registered here, or was not used for the retention time",
+  ATTEST_WEBAUTHN_CREDENTIAL_EXISTS: "a credential with this id is registered already",
+  ATTEST_WEBAUTHN_NETWORK_LIMIT:
+    "this network has used up its WebAuthn attestations for this window",
+  ATTEST_WEBAUTHN_STORE_UNAVAILABLE:
+    "the store of WebAuthn credentials cannot answer, so the credential is refused",
   ATTEST_TSS_MISSING: "the tpm2-tss libraries cannot be loaded",
   ATTEST_TSS_FAILED: "the TPM or the TSS answered with an error response code",
   ATTEST_TSS_BUSY: "too many calls wait for the TPM",

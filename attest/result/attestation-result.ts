@@ -22,7 +22,12 @@ export interface Es256PublicJwk {
   readonly y: string;
 }
 
+/** What was attested: the name of the submodule (EAR §3, RFC 9711 §4.2.18). */
+export type AttestedBy = "tpm" | "webauthn";
+
 export interface AttestationResultClaims {
+  /** Default "tpm". */
+  readonly attestedBy?: AttestedBy;
   /** The device's pseudonym at this attester. */
   readonly subject: string;
   readonly deviceKey: Es256PublicJwk;
@@ -52,6 +57,7 @@ export interface AttestationResultSignerOptions {
   readonly verifierId: { readonly developer: string; readonly build: string };
 }
 
+const ATTESTED_BY: readonly AttestedBy[] = ["tpm", "webauthn"];
 const TYPE = "eat-ear+jwt";
 const EAT_PROFILE = "tag:github.com,2023:veraison/ear";
 /** Names of our own claims have a collision-resistant form (RFC 7519 §4.2). */
@@ -98,7 +104,7 @@ function payloadOf(
     cnf: { jwk: claims.deviceKey },
     [CHANNEL_BINDING_CLAIM]: claims.channelBinding,
     submods: {
-      tpm: {
+      [claims.attestedBy ?? "tpm"]: {
         "ear.status": statusOf(vector),
         "ear.appraisal-policy-id": claims.appraisalPolicyId,
         "ear.trustworthiness-vector": encodeTrustworthinessVector(vector),
@@ -110,6 +116,7 @@ function payloadOf(
 /** What the token endpoint may believe of a result. */
 export interface VerifiedAttestationResult {
   readonly kind: "verified-attestation-result";
+  readonly attestedBy: AttestedBy;
   readonly subject: string;
   readonly deviceKey: Es256PublicJwk;
   readonly channelBinding: "tls-exporter" | "none";
@@ -137,10 +144,12 @@ export function createAttestationResultVerifier(
       const payload = await verifiedPayload(options, jwt);
       const { cnf, submods, sub } = payload;
       const channelBinding = payload[CHANNEL_BINDING_CLAIM];
-      const trustworthiness = affirmingVector(submods);
+      const attestedBy = onlySubmodule(submods);
+      const trustworthiness = affirmingVector(field(submods, attestedBy ?? ""));
       if (
         typeof sub !== "string" ||
         payload["eat_profile"] !== EAT_PROFILE ||
+        attestedBy === undefined ||
         trustworthiness === undefined ||
         (channelBinding !== "tls-exporter" && channelBinding !== "none")
       ) {
@@ -149,6 +158,7 @@ export function createAttestationResultVerifier(
       const deviceKey = confirmationKey(cnf);
       return {
         kind: "verified-attestation-result",
+        attestedBy,
         subject: sub,
         deviceKey,
         channelBinding,
@@ -177,9 +187,16 @@ async function verifiedPayload(
   }
 }
 
+/** One appraisal, of a kind that is known: of two, the better would have to be ignored. */
+function onlySubmodule(submods: unknown): AttestedBy | undefined {
+  if (typeof submods !== "object" || submods === null) return undefined;
+  const [name, ...others] = Object.keys(submods);
+  if (others.length > 0) return undefined;
+  return ATTESTED_BY.find((known) => known === name);
+}
+
 /** The vector of an appraisal that affirms, by its status and by its claims; else undefined. */
-function affirmingVector(submods: unknown): TrustworthinessVector | undefined {
-  const appraisal = field(submods, "tpm");
+function affirmingVector(appraisal: unknown): TrustworthinessVector | undefined {
   const vector = parseTrustworthinessVector(field(appraisal, "ear.trustworthiness-vector"));
   const affirms = vector !== undefined && statusOf(vector) === "affirming";
   return affirms && field(appraisal, "ear.status") === "affirming" ? vector : undefined;

@@ -103,6 +103,7 @@ describe("an attestation result", () => {
     });
     expect(await verifier.verify(jwt)).toStrictEqual({
       kind: "verified-attestation-result",
+      attestedBy: "tpm",
       subject: "pseudonym",
       deviceKey,
       channelBinding: "tls-exporter",
@@ -213,6 +214,10 @@ describe("the status of an appraisal (AR4SI §2.2)", () => {
         },
       });
     expect(await verify(await result("affirming", vector({})))).toBe("nothing was thrown");
+    const appraisal = { "ear.status": "affirming", "ear.trustworthiness-vector": vector({}) };
+    expect(await verify(await forged({ payload: { submods: { webauthn: appraisal } } }))).toBe(
+      "nothing was thrown",
+    );
     for (const bad of [
       await result("affirming", vector({ hardware: 96 })),
       await result("warning", vector({})),
@@ -220,6 +225,9 @@ describe("the status of an appraisal (AR4SI §2.2)", () => {
       await result("affirming", vector({ hardware: 200 })),
       await result("affirming", vector({ extra: 2 })),
       await result("affirming", undefined),
+      await forged({ payload: { submods: { tpm: appraisal, webauthn: appraisal } } }),
+      await forged({ payload: { submods: { phone: appraisal } } }),
+      await forged({ payload: { submods: "tpm" } }),
     ]) {
       expect(await verify(bad)).toBe("ATTEST_RESULT_INVALID");
     }

@@ -1,0 +1,19 @@
+/** WebAuthn attestation of browsers: sessions, the binding to a device key, registered credentials. */
+export {
+  type CredentialStore,
+  isCounterAccepted,
+  type StoredCredential,
+} from "./credential-store.ts";
+export {
+  type CeremonyEvidence,
+  type CeremonyOptions,
+  type CeremonyRequest,
+  parseCeremonyEvidence,
+  parseCeremonyRequest,
+} from "./messages.ts";
+export {
+  type AttestedCredential,
+  createWebAuthnAttester,
+  type WebAuthnAttester,
+  type WebAuthnAttesterOptions,
+} from "./webauthn-attester.ts";
