@@ -8,16 +8,8 @@ import { createHash } from "node:crypto";
 import type { DeviceRecord, DeviceRegistry } from "../../attest/index.ts";
 import { encodeHex, isStileError, StileError } from "../../wire/index.ts";
 import { decodeDevice, encodeDevice, type StoredDevice } from "./device-record.ts";
-import { makeFolderDurably, syncFolder } from "./durable-file.ts";
-import { GroupCommit } from "./group-commit.ts";
-import {
-  isLevelLocked,
-  type Level,
-  type LevelWrite,
-  openClassicLevel,
-  type OpenLevel,
-} from "./level.ts";
-import { RecoveringLevel } from "./recovering-level.ts";
+import { isLevelLocked, type Level, type LevelWrite, type OpenLevel } from "./level.ts";
+import { createSerialisedLevel } from "./serialised-level.ts";
 
 export type RevocationTarget =
   | { readonly kind: "device"; readonly pseudonym: string }
@@ -57,8 +49,6 @@ export interface DeviceRegistryOptions {
   readonly openLevel?: OpenLevel;
 }
 
-type Work = (level: Level) => Promise<unknown>;
-
 const DEVICE_PREFIX = 0x64;
 const REVOCATION_PREFIX = 0x72;
 const DEVICE_BYTES = 16;
@@ -74,7 +64,11 @@ export async function openDeviceRegistry(
   if (!Number.isSafeInteger(options.retentionDays) || options.retentionDays < 1) {
     throw new RangeError("retentionDays is not a positive integer");
   }
-  const { run, close } = serialised(options);
+  const { run, close } = createSerialisedLevel({
+    ...options,
+    unavailable,
+    isRefusal: isOfOneDevice,
+  });
   await run(async () => {});
   const today = (): number => Math.floor(options.clock() / DAY_MS);
   return {
@@ -105,55 +99,6 @@ export async function openDeviceRegistry(
     sweep: () => run((level) => sweep(level, today() - options.retentionDays)),
     close,
   };
-}
-
-/** One piece of work after another, each on a level that is whole. */
-function serialised(options: DeviceRegistryOptions): {
-  readonly run: <T>(work: (level: Level) => Promise<T>) => Promise<T>;
-  readonly close: () => Promise<void>;
-} {
-  const { folder, openLevel = openClassicLevel } = options;
-  const monotonicMs = (): number => performance.now();
-  const open = async (): Promise<Level> => {
-    await makeFolderDurably(folder);
-    const level = await openLevel(folder, { createIfMissing: true });
-    await syncFolder(folder);
-    return level;
-  };
-  const recovering = new RecoveringLevel({ open, unavailable, reopenDelayMs: 200, monotonicMs });
-  const commits = new GroupCommit<Work, PromiseSettledResult<unknown>>({
-    // A refusal of one device is not a failure of the store, nor of the others in its batch.
-    commit: (batch) => recovering.run((level) => settleInOrder(level, batch)),
-    refuse: unavailable,
-    maxQueued: 4_096,
-    maxBatch: 64,
-    stallMs: 2_000,
-    monotonicMs,
-  });
-  return {
-    run: async <T>(work: (level: Level) => Promise<T>): Promise<T> => {
-      const settled = await commits.submit(work);
-      if (settled.status === "rejected") throw settled.reason;
-      return settled.value as T;
-    },
-    close: async () => {
-      await commits.close();
-      await recovering.close();
-    },
-  };
-}
-
-async function settleInOrder(
-  level: Level,
-  batch: readonly Work[],
-): Promise<readonly PromiseSettledResult<unknown>[]> {
-  const results: PromiseSettledResult<unknown>[] = [];
-  for (const work of batch) {
-    const [result] = await Promise.allSettled([work(level)]);
-    if (result.status === "rejected" && !isOfOneDevice(result.reason)) throw result.reason;
-    results.push(result);
-  }
-  return results;
 }
 
 /** A revocation, or a record that is damaged: the store itself is well. */

@@ -11,3 +11,4 @@ export {
 } from "./device-registry.ts";
 export { openSpentStore } from "./open-spent.ts";
 export { openSpentLevelStore, type SpentLevelStoreOptions } from "./spent-level.ts";
+export { openWebAuthnCredentials, type WebAuthnCredentialStore } from "./webauthn-credentials.ts";
