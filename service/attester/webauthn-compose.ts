@@ -1,30 +1,33 @@
 /** Puts WebAuthn attestation together: policy, trust, credentials, the network's limit, its routes. */
 import { randomBytes } from "node:crypto";
+import { join } from "node:path";
 import type { FastifyInstance } from "fastify";
 import type { AttestationResultSigner, AttestCrypto } from "../../attest/index.ts";
-import {
-  createWebAuthnAttester,
-  type CredentialStore,
-} from "../../attest/webauthn-enrolment/index.ts";
+import { createWebAuthnAttester } from "../../attest/webauthn-enrolment/index.ts";
 import { StileError } from "../../wire/index.ts";
 import type { WebAuthnConfig } from "../config/webauthn.ts";
-import type { Log } from "../log.ts";
+import { errorFields, type Log } from "../log.ts";
 import type { Metrics } from "../metrics.ts";
-import type { AllowanceStore, DeviceRegistryStore } from "../stores/index.ts";
+import {
+  type AllowanceStore,
+  type DeviceRegistryStore,
+  openWebAuthnCredentials,
+  type WebAuthnCredentialStore,
+} from "../stores/index.ts";
 import { createNetworkLimit } from "./webauthn-network.ts";
 import { registerWebAuthnRoutes } from "./webauthn-routes.ts";
 import { loadWebAuthnTrust, webauthnPolicy } from "./webauthn-trust.ts";
 
 export interface WebAuthnComposition {
   readonly app: FastifyInstance;
-  readonly publicUrl: string;
+  readonly config: { readonly publicUrl: string; readonly stateDir: string };
   readonly attester: {
     readonly webauthn: WebAuthnConfig;
+    readonly retentionDays: number;
     readonly sessionSeconds: number;
     readonly maxSessions: number;
     readonly allowance: { readonly windowSeconds: number };
   };
-  readonly credentials: CredentialStore;
   readonly allowances: AllowanceStore;
   readonly registry: Pick<DeviceRegistryStore, "checkAdmissible">;
   readonly resultSigner: AttestationResultSigner;
@@ -33,19 +36,26 @@ export interface WebAuthnComposition {
   readonly clock: () => number;
   readonly log: Log;
   readonly metrics: Metrics;
+  readonly onClose: (close: () => Promise<void> | void) => void;
 }
 
-/** @throws `SERVICE_CONFIG_INVALID` */
+const DAY_MS = 86_400_000;
+
+/**
+ * Does nothing where the configuration has it off.
+ * @throws `SERVICE_CONFIG_INVALID`, `ATTEST_WEBAUTHN_STORE_UNAVAILABLE`
+ */
 export async function composeWebAuthn(composition: WebAuthnComposition): Promise<void> {
-  const { app, attester, clock, crypto, metrics, publicUrl, resultSigner } = composition;
+  const { app, attester, clock, crypto, metrics, resultSigner } = composition;
   const config = attester.webauthn;
+  if (!config.enabled) return;
   const trust = await loadWebAuthnTrust(config, crypto, clock);
   if (config.unsafeAcceptUnanchored.length > 0) {
     // Said at each start: with it, whoever can run a program can attest.
     const formats = config.unsafeAcceptUnanchored.join(" ");
     composition.log.write("warn", "webauthn.unsafe-accept-unanchored", { formats });
   }
-  const url = new URL(publicUrl);
+  const url = new URL(composition.config.publicUrl);
   const network = createNetworkLimit({
     allowances: composition.allowances,
     limit: config.attestationsPerNetwork,
@@ -61,7 +71,7 @@ export async function composeWebAuthn(composition: WebAuthnComposition): Promise
     origins: config.allowedOrigins ?? [url.origin],
     policy: webauthnPolicy(config),
     trust,
-    credentials: composition.credentials,
+    credentials: await openCredentials(composition),
     chargeNetwork: network,
     checkAdmissible: composition.registry.checkAdmissible,
     pseudonymSecret: composition.pseudonymSecret,
@@ -81,4 +91,23 @@ function createAttester(
     const message = `configuration: attester.webauthn: ${cause.message}`;
     throw new StileError("SERVICE_CONFIG_INVALID", message, { cause });
   }
+}
+
+async function openCredentials(composition: WebAuthnComposition): Promise<WebAuthnCredentialStore> {
+  const { attester, clock, config, log, onClose } = composition;
+  const credentials = await openWebAuthnCredentials({
+    folder: join(config.stateDir, "webauthn"),
+    retentionDays: attester.retentionDays,
+    clock,
+  });
+  onClose(() => credentials.close());
+  const sweep = (): void =>
+    void credentials.sweep().then(
+      (forgotten) => log.write("info", "webauthn.swept", { forgotten }),
+      (error: unknown) => log.write("error", "webauthn.sweep-failed", errorFields(error)),
+    );
+  sweep();
+  const days = setInterval(sweep, DAY_MS);
+  onClose(() => clearInterval(days));
+  return credentials;
 }
