@@ -9,6 +9,9 @@ import { ERROR_CODES, type ErrorCode, isStileError, type StileError } from "../w
 /** Media type of problem documents. */
 export const PROBLEM_MEDIA_TYPE = "application/problem+json";
 
+/** Of every problem type. */
+export const PROBLEM_PREFIX = "urn:stile:problem:";
+
 export interface Problem {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
@@ -106,6 +109,9 @@ const STATUS_OF: Readonly<Record<ErrorCode, number>> = {
   TOKEN_STORE_UNAVAILABLE: 503,
   TOKEN_KEY_STORE_INVALID: INTERNAL,
   TOKEN_ENGINE_MISSING: INTERNAL,
+  TOKEN_ISSUER_UNAVAILABLE: 503,
+  TOKEN_ATTESTER_REFUSED: 403,
+  TOKEN_ATTESTER_QUOTA_EXCEEDED: 429,
   TOKEN_SIGNATURE_FAULT: INTERNAL,
   TOKEN_KEY_RING_INVALID: INTERNAL,
   TOKEN_WALLET_DAMAGED: INTERNAL,
@@ -145,7 +151,7 @@ export function statusOf(code: ErrorCode): number {
 
 /** The stable `type` of a code's problem. */
 export function problemType(code: ErrorCode): string {
-  return `urn:stile:problem:${code.toLowerCase().replaceAll("_", "-")}`;
+  return `${PROBLEM_PREFIX}${code.toLowerCase().replaceAll("_", "-")}`;
 }
 
 /** The problem document of any thrown value. */

@@ -1,20 +1,27 @@
 /**
- * The composition root: one process that is edge, attester and issuer (joint mode). Everything below gets
+ * The composition root: one process that is edge, attester and issuer, or one of them. Everything below gets
  * its clock, randomness, stores and keys from here, and is started and stopped in one order.
  */
 import type { FastifyInstance } from "fastify";
-import { createNodeAttestCrypto } from "../attest/node/index.ts";
-import { createListener, DEFAULT_LISTENER_LIMITS, fileCertificates } from "../tls/index.ts";
+import {
+  createListener,
+  DEFAULT_LISTENER_LIMITS,
+  fileCertificates,
+  type TlsEvent,
+} from "../tls/index.ts";
+import { TOKEN_TYPE_BLIND_RSA } from "../tokens/index.ts";
 import { composeAttester } from "./attester/compose.ts";
 import type { Config } from "./config/index.ts";
 import { composeEdge } from "./edge/compose.ts";
+import { followIssuer } from "./edge/follow-issuer.ts";
 import type { EdgeHandler } from "./edge/handler.ts";
 import { createHttpApp } from "./http/app.ts";
-import { registerIssuerRoutes } from "./issuer/routes.ts";
-import { createIssuerKeys, type IssuerKeys } from "./keys/issuer-keys.ts";
-import { errorFields, type Log } from "./log.ts";
+import { registerJwks } from "./http/jwks.ts";
+import { createOwnHandler } from "./http/own-handler.ts";
+import { composeIssuer } from "./issuer/compose.ts";
+import type { Log } from "./log.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
-import { type OperatorListener, startOperatorListener } from "./operator/listener.ts";
+import { type OperatorParts, startOperatorListener } from "./operator/listener.ts";
 import { type OnClose, openState, type SidecarState } from "./state.ts";
 import { VERSION } from "./version.ts";
 
@@ -26,17 +33,17 @@ export interface SidecarDeps {
 }
 
 /** What every part of the composition shares. */
-export interface Composition extends SidecarState, SidecarDeps {
+export interface Composition extends SidecarDeps, Pick<SidecarState, "secrets" | "tokenCrypto"> {
   readonly config: Config;
   readonly metrics: Metrics;
   readonly app: FastifyInstance;
+  readonly onClose: OnClose;
 }
 
 export interface Sidecar {
   /** Port of the public listener. */
   readonly port: number;
   readonly operatorAddress: string;
-  readonly keys: IssuerKeys;
   readonly metrics: Metrics;
   /** Closes the spent store and nothing else, as its loss would: redemption then fails closed. */
   readonly closeSpentStore: () => Promise<void>;
@@ -44,13 +51,10 @@ export interface Sidecar {
   readonly stop: () => Promise<void>;
 }
 
-/** How often the key plan is looked at. */
-const KEY_TICK_MS = 60_000;
-const DAY_MS = 86_400_000;
-
 /**
  * Starts everything; whatever was opened is closed again where a later step fails.
- * @throws `SERVICE_CONFIG_INVALID`, `TOKEN_KEY_STORE_INVALID`, `TOKEN_STORE_UNAVAILABLE`, `TLS_CERTIFICATE_INVALID`
+ * @throws `SERVICE_CONFIG_INVALID`, `TOKEN_KEY_STORE_INVALID`, `TOKEN_STORE_UNAVAILABLE`,
+ * `TLS_CERTIFICATE_INVALID`, `TOKEN_ISSUER_UNAVAILABLE`
  */
 export async function startSidecar(config: Config, deps: SidecarDeps): Promise<Sidecar> {
   const closers: (() => Promise<void> | void)[] = [];
@@ -74,12 +78,8 @@ async function start(
 ): Promise<Omit<Sidecar, "stop">> {
   const { clock, log } = deps;
   const metrics = createMetrics();
-  const state = await openState(config, clock, metrics, onClose);
-  const keys = createIssuerKeys({ ...state, clock, log, metrics });
-  await keys.start();
-  const ticks = setInterval(() => void keys.tick(), KEY_TICK_MS);
-  onClose(() => clearInterval(ticks));
-  onClose(sweepDaily(state.registry, log));
+  const state = await openState(config, { clock, metrics, onClose });
+  const { secrets, tokenCrypto } = state;
   const app = await createHttpApp({
     log,
     metrics,
@@ -87,68 +87,88 @@ async function start(
     version: VERSION,
   });
   onClose(() => app.close());
-  const composition: Composition = { ...state, config, clock, log, metrics, app };
-  registerIssuerRoutes(app, {
-    keyRing: state.ring,
-    crypto: state.tokenCrypto,
-    clock,
-    directoryLifetimeMs: config.issuer.directoryMaxAgeSeconds * 1_000,
-  });
-  const attester = await composeAttester(composition);
-  const edge = composeEdge(composition, attester.publicJwk);
-  onClose(() => edge.close());
+  const composition = { config, clock, log, metrics, app, secrets, tokenCrypto, onClose };
+  const parts = await composeRoles(composition, state);
   await app.ready();
-  const listening = await listen(composition, keys, edge.handler, onClose);
-  return { ...listening, keys, metrics, closeSpentStore: () => state.spentStore.close() };
+  const listening = await listen(composition, parts);
+  return {
+    ...listening,
+    metrics,
+    closeSpentStore: () => state.spentStore?.close() ?? Promise.resolve(),
+  };
 }
 
-/** Forgets devices that were not seen for the retention time, at the start and each day. */
-function sweepDaily({ sweep }: SidecarState["registry"], log: Log): () => void {
-  const run = (): void =>
-    void sweep().then(
-      (forgotten) => log.write("info", "devices.swept", { forgotten }),
-      (error: unknown) => log.write("error", "devices.sweep-failed", errorFields(error)),
-    );
-  run();
-  const days = setInterval(run, DAY_MS);
-  return () => clearInterval(days);
+/** What the roles of this process give to its listeners. */
+interface ComposedRoles {
+  readonly handler: EdgeHandler;
+  readonly operator: OperatorParts;
+  /** Clients are asked for certificates, which the issuer then looks at. */
+  readonly asksForCertificates: boolean;
+}
+
+async function composeRoles(composition: Composition, state: SidecarState): Promise<ComposedRoles> {
+  const { app, config, log, metrics } = composition;
+  const issuer = state.issuer && (await composeIssuer(composition, state.issuer, state.spentStore));
+  const attester =
+    config.attester &&
+    state.attester &&
+    (await composeAttester(composition, config.attester, { ...state.attester, local: issuer }));
+  const followed =
+    config.edge?.issuer && state.spentStore
+      ? await followIssuer(composition, config.edge.issuer, state.spentStore)
+      : undefined;
+  const keys = issuer?.keys ?? followed;
+  const edge =
+    config.edge && state.spentStore && keys
+      ? await composeEdge(composition, config.edge, {
+          spentStore: state.spentStore,
+          ring: keys.ring,
+          tokenTypes: issuer === undefined ? [TOKEN_TYPE_BLIND_RSA] : config.issuer.tokenTypes,
+          ...(issuer === undefined ? {} : { privateVerifier: issuer.pool }),
+        })
+      : undefined;
+  const jwks = [attester?.publicJwk, edge?.publicJwk].filter((key) => key !== undefined);
+  if (jwks.length > 0) registerJwks(app, jwks);
+  return {
+    handler: edge?.handler ?? createOwnHandler(app),
+    operator: {
+      ...(keys === undefined ? {} : { keys }),
+      ...(attester === undefined ? {} : { revocations: attester.revocations }),
+      ...(issuer?.attesters === undefined ? {} : { attesters: issuer.attesters }),
+      metrics,
+      log,
+    },
+    asksForCertificates: config.role === "issuer",
+  };
 }
 
 async function listen(
-  composition: Composition,
-  keys: IssuerKeys,
-  handler: EdgeHandler,
-  onClose: OnClose,
+  { app, config, metrics, onClose }: Composition,
+  parts: ComposedRoles,
 ): Promise<{ readonly port: number; readonly operatorAddress: string }> {
-  const { app, config, metrics } = composition;
   let ready = false;
-  const operator: OperatorListener = await startOperatorListener({
+  const operator = await startOperatorListener({
+    ...parts.operator,
     listen: config.operator.listen,
-    metrics,
-    keys,
     isReady: () => ready,
     openapi: () => app.swagger(),
-    revocations: {
-      registry: composition.registry,
-      crypto: createNodeAttestCrypto(),
-      pseudonymSecret: composition.secrets.pseudonymSecret,
-    },
-    log: composition.log,
   });
   onClose(() => operator.close());
+  const observe = (event: TlsEvent): void => metrics.tlsEvents.inc({ event });
   const certificates = fileCertificates({
     certificateFile: config.tls.certificateFile,
     keyFile: config.tls.keyFile,
     pollMs: config.tls.reloadSeconds * 1_000,
-    observe: (event) => metrics.tlsEvents.inc({ event }),
+    observe,
   });
   onClose(() => certificates.close());
   const listener = createListener({
     certificates,
     limits: { ...DEFAULT_LISTENER_LIMITS, maxConnections: config.tls.maxConnections },
-    handler: handler.handle,
-    upgrade: handler.upgrade,
-    observe: (event) => metrics.tlsEvents.inc({ event }),
+    handler: parts.handler.handle,
+    upgrade: parts.handler.upgrade,
+    observe,
+    asksForCertificates: parts.asksForCertificates,
   });
   const { port } = await listener.listen(config.listen);
   ready = true;

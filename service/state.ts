@@ -16,7 +16,7 @@ import {
 import { createNodeTokenCrypto } from "../tokens/node/index.ts";
 import type { VoprfEnginePreference } from "../tokens/voprf/index.ts";
 import { StileError } from "../wire/index.ts";
-import type { Config } from "./config/index.ts";
+import type { AttesterConfig, Config, EdgeConfig } from "./config/index.ts";
 import { type Keystore, openKeystore } from "./keystore/index.ts";
 import type { Metrics } from "./metrics.ts";
 import { loadSidecarSecrets, readPassphrase, type SidecarSecrets } from "./secrets.ts";
@@ -24,90 +24,96 @@ import { SigningPool } from "./signing/index.ts";
 import {
   type AllowanceStore,
   type DeviceRegistryStore,
+  lockFolder,
   openAllowanceStore,
   openDeviceRegistry,
   openSpentStore,
 } from "./stores/index.ts";
 
-export interface SidecarState {
+/** Of an issuer: the keys, and what signs with them. */
+export interface IssuerState {
   readonly ring: KeyRing;
   readonly keystore: Keystore;
   readonly pool: SigningPool;
-  readonly spentStore: SpentStore;
-  readonly allowances: AllowanceStore;
-  readonly registry: DeviceRegistryStore;
   readonly schedule: KeySchedule;
   readonly tokenTypes: readonly number[];
   readonly voprfEngine: VoprfEnginePreference;
+}
+
+/** Of an attester: what it remembers of devices. */
+export interface AttesterState {
+  readonly allowances: AllowanceStore;
+  readonly registry: DeviceRegistryStore;
+}
+
+export interface SidecarState {
   readonly secrets: SidecarSecrets;
   readonly tokenCrypto: TokenCrypto;
+  /** Of the roles issuer and joint. */
+  readonly issuer?: IssuerState;
+  /** Of the roles attester and joint. */
+  readonly attester?: AttesterState;
+  /** Of the roles edge and joint. */
+  readonly spentStore?: SpentStore;
 }
 
 export type OnClose = (close: () => Promise<void> | void) => void;
 
+interface StateDeps {
+  readonly clock: () => number;
+  readonly metrics: Metrics;
+  readonly onClose: OnClose;
+}
+
 /**
- * Opens the state; each part is registered to be closed as soon as it is open.
+ * Opens what the role needs; each part is registered to be closed as soon as it is open.
  * @throws `SERVICE_CONFIG_INVALID`, `TOKEN_KEY_STORE_INVALID`, `TOKEN_STORE_UNAVAILABLE`,
  * `ATTEST_ALLOWANCE_UNAVAILABLE`, `ATTEST_REGISTRY_UNAVAILABLE`
  */
-export async function openState(
-  config: Config,
-  clock: () => number,
-  metrics: Metrics,
-  onClose: OnClose,
-): Promise<SidecarState> {
-  const schedule = keySchedule(config);
+export async function openState(config: Config, deps: StateDeps): Promise<SidecarState> {
   const passphrase = readPassphrase(config.passphraseFile);
-  const at = (name: string): string => join(config.stateDir, name);
-  const stores = await openStores(config, schedule, { clock, metrics, onClose });
-  const secrets = await loadSidecarSecrets(at("secrets"), passphrase);
-  const { tokenTypes, voprfEngine } = config.issuer;
-  const keystore = await openKeystore({ dir: at("issuer-keys"), passphrase, voprfEngine });
+  // First what is locked: a second process on this folder must not come near the keys.
+  deps.onClose(await lockFolder(config.stateDir));
+  const attester = config.attester && (await openAttesterState(config, config.attester, deps));
+  const spentStore = config.edge && (await openEdgeStore(config, config.edge, deps));
+  const secrets = await loadSidecarSecrets(join(config.stateDir, "secrets"), passphrase);
+  const hasIssuer = config.role === "joint" || config.role === "issuer";
+  const issuer = hasIssuer ? await openIssuerState(config, passphrase, deps) : undefined;
   passphrase.fill(0);
-  const pool = new SigningPool({
-    threads: config.issuer.workers === 0 ? availableParallelism() : config.issuer.workers,
-    maxQueued: config.issuer.maxQueue,
-    voprfEngine,
-  });
-  onClose(() => pool.close());
   return {
-    ring: createKeyRing({ records: [], clock }),
-    keystore,
-    pool,
-    ...stores,
-    schedule,
-    tokenTypes,
-    voprfEngine,
     secrets,
     tokenCrypto: createNodeTokenCrypto(),
+    ...(issuer === undefined ? {} : { issuer }),
+    ...(attester === undefined ? {} : { attester }),
+    ...(spentStore === undefined ? {} : { spentStore }),
   };
 }
 
-const DAY_MS = 86_400_000;
-
-type Stores = Pick<SidecarState, "allowances" | "registry" | "spentStore">;
-
-async function openStores(
+async function openAttesterState(
   config: Config,
-  schedule: KeySchedule,
-  deps: {
-    readonly clock: () => number;
-    readonly metrics: Metrics;
-    readonly onClose: OnClose;
-  },
-): Promise<Stores> {
-  const { clock, metrics, onClose } = deps;
-  const at = (name: string): string => join(config.stateDir, name);
-  // First what is locked: a second process on this folder must not come near the keys.
-  const { allowance } = config.attester;
+  { allowance, retentionDays }: AttesterConfig,
+  { clock, onClose }: StateDeps,
+): Promise<AttesterState> {
   const allowances = await openAllowanceStore({
-    folder: at("allowances"),
+    folder: join(config.stateDir, "allowances"),
     limit: allowance.tokens,
     windowMs: allowance.windowSeconds * 1_000,
   });
   onClose(() => allowances.close());
+  const folder = join(config.stateDir, "devices");
+  const registry = await openDeviceRegistry({ folder, retentionDays, clock });
+  onClose(() => registry.close());
+  return { allowances, registry };
+}
+
+async function openEdgeStore(
+  config: Config,
+  edge: EdgeConfig,
+  { metrics, onClose }: StateDeps,
+): Promise<SpentStore> {
+  const schedule = keySchedule(config);
   const spentStore = await openSpentStore({
-    config: config.edge.spentStore,
+    config: edge.spentStore,
     stateDir: config.stateDir,
     // No token is redeemed later after its issuance than its key lives; a day for clocks.
     retentionMs: schedule.activeMs + schedule.retiredMs + schedule.directoryLifetimeMs + DAY_MS,
@@ -120,14 +126,29 @@ async function openStores(
     },
   });
   onClose(() => spentStore.close());
-  const registry = await openDeviceRegistry({
-    folder: at("devices"),
-    retentionDays: config.attester.retentionDays,
-    clock,
-  });
-  onClose(() => registry.close());
-  return { allowances, registry, spentStore: countedStore(spentStore, metrics) };
+  return countedStore(spentStore, metrics);
 }
+
+async function openIssuerState(
+  config: Config,
+  passphrase: Uint8Array,
+  { clock, onClose }: StateDeps,
+): Promise<IssuerState> {
+  const { maxQueue, tokenTypes, voprfEngine, workers } = config.issuer;
+  const schedule = keySchedule(config);
+  const dir = join(config.stateDir, "issuer-keys");
+  const keystore = await openKeystore({ dir, passphrase, voprfEngine });
+  const pool = new SigningPool({
+    threads: workers === 0 ? availableParallelism() : workers,
+    maxQueued: maxQueue,
+    voprfEngine,
+  });
+  onClose(() => pool.close());
+  const ring = createKeyRing({ records: [], clock });
+  return { ring, keystore, pool, schedule, tokenTypes, voprfEngine };
+}
+
+const DAY_MS = 86_400_000;
 
 /** A successor shares this part of a key's signing time, so that clients move over at their own pace. */
 const OVERLAP_SHARE = 1 / 4;

@@ -3,6 +3,7 @@
  * request means is its handlers' business. There is no 0-RTT: Node offers none, and a token in replayable
  * data would be a token spent twice (RFC 9577 §5.2).
  */
+import { constants } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer, type Server, type ServerOptions } from "node:https";
 import type { AddressInfo } from "node:net";
@@ -61,6 +62,11 @@ export interface ListenerOptions {
   readonly handler: (request: IncomingMessage, response: ServerResponse) => void;
   readonly upgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
   readonly observe: (event: TlsEvent) => void;
+  /**
+   * Asks clients for a certificate and takes any, or none: TLS proves that a client owns the one it shows, and
+   * whether it counts is the handler's to say. There is no resumption then, which would skip the proof.
+   */
+  readonly asksForCertificates?: boolean;
 }
 
 export interface Listener {
@@ -79,12 +85,21 @@ export interface Listener {
  */
 const GROUPS = "X25519MLKEM768/X25519:P-256";
 const ALPN_PROTOCOLS = ["http/1.1"];
+const CLIENT_CERTIFICATES = {
+  requestCert: true,
+  rejectUnauthorized: false,
+  secureOptions: constants.SSL_OP_NO_TICKET,
+} as const;
 /** A refused client gets this long to read why. */
 const REFUSAL_MS = 1_000;
 
 export function createListener(options: ListenerOptions): Listener {
   const { limits, observe } = options;
-  const server = createServer(serverOptions(options.certificates.current(), limits));
+  const { asksForCertificates = false } = options;
+  const server = createServer({
+    ...serverOptions(options.certificates.current(), limits),
+    ...(asksForCertificates ? CLIENT_CERTIFICATES : {}),
+  });
   server.maxConnections = limits.maxConnections;
   server.maxHeadersCount = limits.maxHeaders;
   // Node's types do not know it yet.
@@ -120,7 +135,10 @@ export function createListener(options: ListenerOptions): Listener {
   });
   options.certificates.onChange((certificate) => {
     // The whole set: setSecureContext forgets what it is not given, TLS 1.3-only first of all.
-    server.setSecureContext(secureContext(certificate));
+    server.setSecureContext({
+      ...secureContext(certificate),
+      ...(asksForCertificates ? CLIENT_CERTIFICATES : {}),
+    });
   });
   return { listen: (at) => listen(server, at), drain: (ms) => connections.drain(ms) };
 }

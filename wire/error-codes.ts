@@ -92,6 +92,9 @@ export const ERROR_CODES = {
   TOKEN_BATCH_REFUSED: "no request of the batch can be issued",
   TOKEN_BATCH_TOO_LARGE: "the batch holds more requests than the limit",
   TOKEN_ISSUER_BUSY: "the signing queue is full",
+  TOKEN_ISSUER_UNAVAILABLE: "the issuer cannot be reached, or does not answer as one",
+  TOKEN_ATTESTER_REFUSED: "the issuer does not trust this attester, or does not any more",
+  TOKEN_ATTESTER_QUOTA_EXCEEDED: "the attester has used up its tokens for this minute",
   TOKEN_SIGNATURE_FAULT: "a blind signature failed its own check and was withheld",
   TOKEN_KEY_RING_INVALID:
     "a set of issuer keys is too large, has colliding truncated ids or an impossible life",

@@ -16,6 +16,8 @@ export interface ExchangeRequest {
   readonly ca?: string | undefined;
   /** Keeps a connection from one exchange to the next; without it, each has its own. */
   readonly agent?: Agent;
+  /** Of silence. Default 30,000. */
+  readonly timeoutMs?: number;
 }
 
 /** Hostile in every part. */
@@ -38,7 +40,7 @@ export function exchange(request: ExchangeRequest): Promise<ExchangeAnswer> {
         method: request.method,
         headers: request.headers,
         minVersion: "TLSv1.3",
-        timeout: TIMEOUT_MS,
+        timeout: request.timeoutMs ?? TIMEOUT_MS,
         ...(isIP(hostname.replaceAll(/[[\]]/g, "")) === 0 ? { servername: hostname } : {}),
         ...(request.ca === undefined ? {} : { ca: request.ca }),
         agent: request.agent ?? false,

@@ -14,30 +14,42 @@ import {
 } from "../../attest/index.ts";
 import { createNodeAttestCrypto } from "../../attest/node/index.ts";
 import { tlsExporter } from "../../tls/index.ts";
-import { createIssuer, type Issuer } from "../../tokens/index.ts";
+import type { Issuer } from "../../tokens/index.ts";
 import { isStileError, StileError } from "../../wire/index.ts";
-import type { Config } from "../config/index.ts";
+import type { AttesterConfig } from "../config/index.ts";
+import { batchLimits } from "../issuer/compose.ts";
+import { errorFields, type Log } from "../log.ts";
+import type { RevocationRoutes } from "../operator/revocations.ts";
 import { loadPolicy } from "../policy/load.ts";
 import type { Composition } from "../sidecar.ts";
+import type { AttesterState } from "../state.ts";
 import { VERSION } from "../version.ts";
+import { createRemoteIssuer } from "./remote-issuer.ts";
 import { registerAttesterRoutes } from "./routes.ts";
 
-/** A generic batch holds 259 bytes for each request of type 0x0002, and less of every other type. */
-const BYTES_PER_REQUEST = 259;
-/** Length prefix of a batch. */
-const BATCH_OVERHEAD_BYTES = 8;
-/** Signatures of one batch that are asked for at a time: two batches fill no queue. */
-const BATCH_CONCURRENCY = 32;
+const DAY_MS = 86_400_000;
 
-/** @throws `SERVICE_CONFIG_INVALID` where the manufacturer roots cannot be used */
+export interface AttesterDeps extends AttesterState {
+  /** In joint mode the issuer is in this process; it still gets the request bytes and nothing else. */
+  readonly local?: { readonly issuer: Issuer } | undefined;
+}
+
+export interface ComposedAttester {
+  readonly publicJwk: JWK;
+  readonly revocations: RevocationRoutes;
+}
+
+/** @throws `SERVICE_CONFIG_INVALID` where the manufacturer roots, the policy or a certificate cannot be used */
 export async function composeAttester(
   composition: Composition,
-): Promise<{ readonly publicJwk: JWK }> {
-  const { app, clock, config, metrics, secrets } = composition;
-  const { registry } = composition;
+  settings: AttesterConfig,
+  { allowances, local, registry }: AttesterDeps,
+): Promise<ComposedAttester> {
+  const { app, clock, config, log, metrics, onClose, secrets } = composition;
   const crypto = createNodeAttestCrypto();
-  const roots = await readRoots(config.attester);
-  const policy = await loadPolicy(config.attester.policyFile, config.attester, roots);
+  const roots = await readRoots(settings);
+  const policy = await loadPolicy(settings.policyFile, settings, roots);
+  onClose(sweepDaily(registry, log));
   const identity = {
     ...secrets.resultKey,
     issuer: config.publicUrl,
@@ -46,7 +58,7 @@ export async function composeAttester(
   };
   const resultSigner = createAttestationResultSigner({
     ...identity,
-    lifetimeSeconds: config.attester.resultSeconds,
+    lifetimeSeconds: settings.resultSeconds,
     verifierId: { developer: "stile", build: VERSION },
   });
   registerAttesterRoutes(app, {
@@ -58,40 +70,53 @@ export async function composeAttester(
       policy,
       registry,
       pseudonymSecret: secrets.pseudonymSecret,
-      sessionMs: config.attester.sessionSeconds * 1_000,
-      maxSessions: config.attester.maxSessions,
+      sessionMs: settings.sessionSeconds * 1_000,
+      maxSessions: settings.maxSessions,
     }),
     resultSigner,
     resultVerifier: createAttestationResultVerifier(identity),
     dpopVerifier: createDpopVerifier({ crypto, clock }),
-    allowances: composition.allowances,
+    allowances,
     registry,
     classLimits: new Map(policy.classes.map(({ name, tokens }) => [name, tokens])),
-    issuer: composeIssuer(composition),
+    issuer: local?.issuer ?? composeRemoteIssuer(composition, settings),
     publicUrl: config.publicUrl,
     clock,
     metrics,
     tlsExporterOf: (request) =>
       request.raw.socket instanceof TLSSocket ? tlsExporter(request.raw.socket) : undefined,
   });
-  return { publicJwk: await resultSigner.publicJwk() };
+  const { pseudonymSecret } = secrets;
+  return {
+    publicJwk: await resultSigner.publicJwk(),
+    revocations: { registry, crypto, pseudonymSecret },
+  };
 }
 
-/** In joint mode the issuer is in this process; it still gets the request bytes and nothing else. */
-function composeIssuer(composition: Composition): Issuer {
-  const { maxBatch } = composition.config.issuer;
-  return createIssuer({
-    keyRing: composition.ring,
-    signer: composition.pool,
-    limits: { maxItems: maxBatch, maxBytes: maxBatch * BYTES_PER_REQUEST + BATCH_OVERHEAD_BYTES },
-    batchConcurrency: BATCH_CONCURRENCY,
-  });
+function composeRemoteIssuer({ config, onClose }: Composition, { issuer }: AttesterConfig): Issuer {
+  if (issuer === undefined) throw new TypeError("the configuration was checked");
+  const limits = batchLimits(config.issuer.maxBatch);
+  const remote = createRemoteIssuer({ config: issuer, limits });
+  onClose(() => remote.close());
+  return remote;
+}
+
+/** Forgets devices that were not seen for the retention time, at the start and each day. */
+function sweepDaily({ sweep }: AttesterState["registry"], log: Log): () => void {
+  const run = (): void =>
+    void sweep().then(
+      (forgotten) => log.write("info", "devices.swept", { forgotten }),
+      (error: unknown) => log.write("error", "devices.sweep-failed", errorFields(error)),
+    );
+  run();
+  const days = setInterval(run, DAY_MS);
+  return () => clearInterval(days);
 }
 
 async function readRoots({
   manufacturerRootsFile: file,
   manufacturerRootsPin: pin,
-}: Config["attester"]): Promise<TrustedRoots> {
+}: AttesterConfig): Promise<TrustedRoots> {
   try {
     const bytes = Uint8Array.from(readFileSync(file));
     if (pin !== undefined) return (await parseManufacturerBundle(bytes, pin)).roots;

@@ -16,15 +16,8 @@ import {
   parseEvidenceRequest,
   type TpmAttester,
 } from "../../attest/index.ts";
-import {
-  isIssuanceMediaType,
-  ISSUANCE_MEDIA_TYPES,
-  type IssuanceMediaType,
-  type IssuanceResult,
-  type Issuer,
-} from "../../tokens/index.ts";
-import { StileError } from "../../wire/index.ts";
-import { outcomeOf } from "../http/app.ts";
+import { ISSUANCE_MEDIA_TYPES, type IssuanceResult, type Issuer } from "../../tokens/index.ts";
+import { issuanceMediaType, outcomeOf } from "../http/app.ts";
 import { TOKEN_REQUEST_PATH } from "../issuer/routes.ts";
 import type { Metrics } from "../metrics.ts";
 import type { AllowanceStore, DeviceRegistryStore } from "../stores/index.ts";
@@ -144,14 +137,6 @@ async function issueFor(
     await options.allowances.refund(charge).catch(() => undefined);
     throw error;
   }
-}
-
-function issuanceMediaType(request: FastifyRequest): IssuanceMediaType {
-  const mediaType = (request.headers["content-type"] ?? "").split(";")[0]?.trim().toLowerCase();
-  if (mediaType === undefined || !isIssuanceMediaType(mediaType)) {
-    throw new StileError("SERVICE_MEDIA_TYPE_UNSUPPORTED", "expected a token request");
-  }
-  return mediaType;
 }
 
 /** A header that occurs at most once: two could be read as either by two readers. */

@@ -1,3 +1,12 @@
 /** Configuration: one schema, one parse, one frozen object. */
 export { loadConfig } from "./load.ts";
-export { checkConfig, type Config, configSchema, type SpentStoreConfig } from "./schema.ts";
+export { checkConfig, configSchema } from "./schema.ts";
+export type {
+  AttesterConfig,
+  Config,
+  EdgeConfig,
+  FollowedIssuerConfig,
+  RemoteIssuerConfig,
+  SpentStoreConfig,
+  TrustedAttesterConfig,
+} from "./types.ts";

@@ -5,7 +5,8 @@
  */
 import { readFileSync } from "node:fs";
 import { StileError } from "../../wire/index.ts";
-import { checkConfig, type Config, configSchema } from "./schema.ts";
+import { checkConfig, configSchema } from "./schema.ts";
+import type { Config } from "./types.ts";
 import { parseYaml } from "./yaml.ts";
 
 /** Variables with our prefix that are not settings. */

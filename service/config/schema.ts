@@ -7,78 +7,7 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 import { StileError } from "../../wire/index.ts";
 import { describeFaults } from "./faults.ts";
-
-/** Where spent tokens are remembered (docs/spent-store.md). */
-export interface SpentStoreConfig {
-  readonly engine: "embedded" | "postgres" | "valkey";
-  readonly servers: readonly string[];
-  readonly user?: string;
-  readonly passwordFile?: string;
-  readonly caFile?: string;
-  readonly database: string;
-  readonly cluster: boolean;
-  readonly replicas: number;
-  readonly replicasOnDisk: boolean;
-  readonly unsafeDurability: boolean;
-}
-
-/** What a challenge is bound to (RFC 9577 §2.1.1.2). */
-export type RedemptionContextSetting = "none" | "window" | "window+network" | "connection";
-
-export interface Config {
-  readonly publicUrl: string;
-  readonly listen: { readonly host: string; readonly port: number };
-  readonly operator: { readonly listen: string };
-  readonly stateDir: string;
-  readonly passphraseFile: string;
-  readonly log: { readonly level: "debug" | "info" | "warn" | "error" | "silent" };
-  readonly tls: {
-    readonly certificateFile: string;
-    readonly keyFile: string;
-    readonly reloadSeconds: number;
-    readonly maxConnections: number;
-  };
-  readonly edge: {
-    readonly hosts: readonly string[];
-    readonly issuerName: string;
-    readonly upstream: string;
-    readonly redemptionContext: RedemptionContextSetting;
-    readonly windowSeconds: number;
-    readonly clearanceSeconds: number;
-    readonly challengeMaxAgeSeconds: number;
-    readonly maxBodyBytes: number;
-    readonly maxUpstreamRequests: number;
-    readonly upstreamTimeoutSeconds: number;
-    readonly authorize: { readonly headers: "off" | "original" | "forwarded" };
-    readonly spentStore: SpentStoreConfig;
-  };
-  readonly attester: {
-    readonly manufacturerRootsFile: string;
-    readonly manufacturerRootsPin?: { readonly version: string; readonly sha256: string };
-    readonly channelBinding: "required" | "unsafeOff";
-    readonly pcrs: readonly number[];
-    readonly sessionSeconds: number;
-    readonly maxSessions: number;
-    readonly resultSeconds: number;
-    readonly policyFile?: string;
-    readonly retentionDays: number;
-    readonly allowance: { readonly tokens: number; readonly windowSeconds: number };
-  };
-  readonly issuer: {
-    readonly activeSeconds: number;
-    readonly directoryMaxAgeSeconds: number;
-    readonly redeemableSeconds: number;
-    readonly maxBatch: number;
-    readonly workers: number;
-    readonly maxQueue: number;
-    readonly tokenTypes: readonly number[];
-    readonly voprfEngine: "any" | "native";
-  };
-  readonly limits: {
-    readonly requestsPerMinute: number;
-    readonly drainSeconds: number;
-  };
-}
+import type { Config, Role } from "./types.ts";
 
 const closed = { additionalProperties: false } as const;
 const section = { ...closed, default: {} } as const;
@@ -146,6 +75,45 @@ const spentStore = {
   unsafeDurability: flag("accepts a database that may forget what it acknowledged"),
 };
 
+/** Of a certificate, as `openssl x509 -fingerprint -sha256` shows it, without colons and in lower case. */
+const fingerprint = Type.String({ pattern: "^[0-9a-f]{64}$" });
+
+const followedIssuer = Type.Object(
+  {
+    url: text("origin of the issuer whose tokens are redeemed, https://host[:port]"),
+    caFile: Type.Optional(text("PEM file of further CAs that it is verified with")),
+    refreshSeconds: whole("how often its directory is fetched", 10, DAY, 300),
+  },
+  closed,
+);
+
+const remoteIssuer = Type.Object(
+  {
+    url: text("origin of the issuer that signs, https://host[:port]"),
+    caFile: Type.Optional(text("PEM file of further CAs that it is verified with")),
+    certificateFile: text("PEM file of the certificate that it knows this attester by"),
+    keyFile: text("PEM file of that certificate's key"),
+    timeoutSeconds: whole("for its answer to a batch", 1, 300, 30),
+  },
+  closed,
+);
+
+const trustedAttester = Type.Object(
+  {
+    name: Type.String({
+      description: "names the attester in metrics and to the operator",
+      pattern: "^[a-z0-9][a-z0-9-]{0,31}$",
+    }),
+    certificateSha256: Type.Array(fingerprint, {
+      description: "SHA-256 of its certificates: the present one, and the next while it changes",
+      minItems: 1,
+      maxItems: 8,
+    }),
+    tokensPerMinute: whole("tokens that it may ask for in a minute", 1, 100_000_000, 60_000),
+  },
+  closed,
+);
+
 const edge = {
   hosts: Type.Array(text("host"), {
     description: "hosts that are served, as in the Host header (with the port if it is not 443)",
@@ -184,6 +152,7 @@ const edge = {
     10_000,
   ),
   spentStore: Type.Object(spentStore, section),
+  issuer: Type.Optional(followedIssuer),
   upstreamTimeoutSeconds: whole("until the upstream's first byte, and between bytes", 1, 3_600, 60),
   authorize: Type.Object(
     {
@@ -230,6 +199,7 @@ const attester = {
       "YAML file with the appraisal policy; without it, genuine hardware with no known flaw passes",
     ),
   ),
+  issuer: Type.Optional(remoteIssuer),
   retentionDays: whole("days after which a device that was not seen is forgotten", 1, 3_650, 90),
   allowance: Type.Object(
     {
@@ -264,10 +234,19 @@ const issuer = {
     "what computes types 1 and 5: any falls back to JavaScript, whose timing can tell a key; native refuses to start",
     ["any", "native"],
   ),
+  attesters: Type.Array(trustedAttester, {
+    description: "attesters that may ask for signatures, of the role issuer",
+    maxItems: 256,
+    default: [],
+  }),
 };
 
 const schema = Type.Object(
   {
+    role: choice(
+      "what this process is: joint is edge, attester and issuer in one (docs/split.md)",
+      ["joint", "edge", "attester", "issuer"],
+    ),
     publicUrl: text("origin under which clients reach this service, https://host[:port]"),
     listen: Type.Object(
       {
@@ -303,8 +282,8 @@ const schema = Type.Object(
       section,
     ),
     tls: Type.Object(tls, closed),
-    edge: Type.Object(edge, closed),
-    attester: Type.Object(attester, closed),
+    edge: Type.Optional(Type.Object(edge, closed)),
+    attester: Type.Optional(Type.Object(attester, closed)),
     issuer: Type.Object(issuer, section),
     limits: Type.Object(
       {
@@ -335,7 +314,29 @@ export function checkConfig(raw: unknown): Config {
   if (faults !== "") throw new StileError("SERVICE_CONFIG_INVALID", `configuration: ${faults}`);
   const parsed = value as Type.Static<typeof schema>;
   const config: Config = parsed;
+  const misplaced = misplacedSettings(config);
+  if (misplaced !== undefined) {
+    throw new StileError("SERVICE_CONFIG_INVALID", `configuration: ${misplaced}`);
+  }
   return deepFreeze(config);
+}
+
+const EDGE_ROLES: readonly Role[] = ["joint", "edge"];
+const ATTESTER_ROLES: readonly Role[] = ["joint", "attester"];
+
+/** What a role needs, and what would have no effect in it: a setting without effect protects nothing. */
+function misplacedSettings({ attester, edge, issuer, role }: Config): string | undefined {
+  const rules: readonly (readonly [string, boolean, boolean])[] = [
+    ["edge", edge !== undefined, EDGE_ROLES.includes(role)],
+    ["attester", attester !== undefined, ATTESTER_ROLES.includes(role)],
+    ["edge.issuer", edge?.issuer !== undefined, role === "edge"],
+    ["attester.issuer", attester?.issuer !== undefined, role === "attester"],
+    ["issuer.attesters", issuer.attesters.length > 0, role === "issuer"],
+  ];
+  const wrong = rules.find(([, isGiven, isNeeded]) => isGiven !== isNeeded);
+  if (wrong === undefined) return undefined;
+  const [name, isGiven] = wrong;
+  return isGiven ? `${name} is not for the role ${role}` : `missing setting ${name}`;
 }
 
 function deepFreeze<T>(value: T): T {

@@ -2,45 +2,60 @@
 import { createHash } from "node:crypto";
 import type { JWK } from "jose";
 import { createForwarder, parseUpstream, type Upstream } from "../../tls/index.ts";
-import { createChallenger, createRedeemer } from "../../tokens/index.ts";
+import {
+  createChallenger,
+  createRedeemer,
+  type KeyRing,
+  type PrivateTokenVerifier,
+  type SpentStore,
+} from "../../tokens/index.ts";
 import { StileError } from "../../wire/index.ts";
-import type { Config } from "../config/index.ts";
+import type { EdgeConfig } from "../config/index.ts";
 import type { Composition } from "../sidecar.ts";
 import { createAdmission } from "./admission.ts";
 import { type Clearance, createClearance } from "./clearance.ts";
 import { createEdgeHandler, type EdgeHandler } from "./handler.ts";
-import { registerEdgeRoutes, registerJwks } from "./routes.ts";
+import { registerEdgeRoutes } from "./routes.ts";
 
 const CONNECT_TIMEOUT_MS = 5_000;
 
-export interface ComposedEdge {
-  readonly handler: EdgeHandler;
-  readonly close: () => Promise<void>;
+export interface EdgeDeps {
+  readonly spentStore: SpentStore;
+  /** Of the issuer in this process, or of the one that is followed. */
+  readonly ring: KeyRing;
+  readonly tokenTypes: readonly number[];
+  /** Where the issuer is in this process. */
+  readonly privateVerifier?: PrivateTokenVerifier;
 }
 
-/**
- * @param attesterJwk the attester's public key, served beside the edge's in joint mode
- * @throws `SERVICE_CONFIG_INVALID`
- */
-export function composeEdge(composition: Composition, attesterJwk: JWK): ComposedEdge {
-  const { app, config, log } = composition;
-  const { edge } = config;
-  checkEdge(config);
-  const clearance = composeClearance(composition);
-  const admission = composeAdmission(composition, clearance);
+export interface ComposedEdge {
+  readonly handler: EdgeHandler;
+  readonly publicJwk: JWK;
+}
+
+/** @throws `SERVICE_CONFIG_INVALID` */
+export async function composeEdge(
+  composition: Composition,
+  edge: EdgeConfig,
+  deps: EdgeDeps,
+): Promise<ComposedEdge> {
+  const { app, log, onClose } = composition;
+  checkEdge(edge);
+  const clearance = composeClearance(composition, edge);
+  const admission = composeAdmission(composition, edge, { ...deps, clearance });
   const forwarder = createForwarder({
-    upstream: upstreamOf(config),
+    upstream: upstreamOf(edge),
     maxBodyBytes: edge.maxBodyBytes,
     maxUnderWay: edge.maxUpstreamRequests,
     connectTimeoutMs: CONNECT_TIMEOUT_MS,
     idleTimeoutMs: edge.upstreamTimeoutSeconds * 1_000,
   });
+  onClose(() => forwarder.close());
   registerEdgeRoutes(app, {
     admission,
     hosts: edge.hosts,
     authorizeHeaders: edge.authorize.headers,
   });
-  registerJwks(app, async () => [await clearance.publicJwk(), attesterJwk]);
   const handler = createEdgeHandler({
     hosts: edge.hosts,
     admission,
@@ -48,27 +63,27 @@ export function composeEdge(composition: Composition, attesterJwk: JWK): Compose
     ownEndpoints: (request, response) => app.routing(request, response),
     log,
   });
-  return { handler, close: () => forwarder.close() };
+  return { handler, publicJwk: await clearance.publicJwk() };
 }
 
-function composeClearance({ clock, config, secrets }: Composition): Clearance {
+function composeClearance({ clock, config, secrets }: Composition, edge: EdgeConfig): Clearance {
   return createClearance({
     ...secrets.clearanceKey,
     issuer: config.publicUrl,
-    lifetimeSeconds: config.edge.clearanceSeconds,
+    lifetimeSeconds: edge.clearanceSeconds,
     clock,
   });
 }
 
 function composeAdmission(
-  composition: Composition,
-  clearance: Clearance,
+  { clock, metrics, secrets, tokenCrypto }: Composition,
+  edge: EdgeConfig,
+  deps: EdgeDeps & { readonly clearance: Clearance },
 ): ReturnType<typeof createAdmission> {
-  const { clock, metrics, pool, ring, tokenCrypto, tokenTypes } = composition;
-  const { edge } = composition.config;
+  const { clearance, privateVerifier, ring, spentStore, tokenTypes } = deps;
   const challenger = createChallenger({
     issuerName: edge.issuerName,
-    secret: composition.secrets.challengeSecret,
+    secret: secrets.challengeSecret,
     crypto: tokenCrypto,
     clock,
     windowMs: edge.windowSeconds * 1_000,
@@ -76,9 +91,9 @@ function composeAdmission(
   const redeemer = createRedeemer({
     keyRing: ring,
     challenger,
-    spentStore: composition.spentStore,
+    spentStore,
     crypto: tokenCrypto,
-    privateVerifier: pool,
+    ...(privateVerifier === undefined ? {} : { privateVerifier }),
     clock,
     repeatWindowMs: edge.clearanceSeconds * 1_000,
   });
@@ -96,7 +111,7 @@ function composeAdmission(
 }
 
 /** Settings that exclude each other, or that only their parsers can judge. @throws `SERVICE_CONFIG_INVALID` */
-function checkEdge({ edge }: Config): void {
+function checkEdge(edge: EdgeConfig): void {
   const isWindowed = edge.redemptionContext.startsWith("window");
   if (isWindowed && edge.challengeMaxAgeSeconds > edge.windowSeconds) {
     // A challenge made at the end of a window is accepted for one window more, and no longer.
@@ -109,7 +124,7 @@ function checkEdge({ edge }: Config): void {
   }
 }
 
-function upstreamOf({ edge }: Config): Upstream {
+function upstreamOf(edge: EdgeConfig): Upstream {
   try {
     return parseUpstream(edge.upstream);
   } catch (cause) {

@@ -5,7 +5,6 @@
  * caller gets is what the token's holder would get at the edge.
  */
 import { Type } from "@fastify/type-provider-typebox";
-import type { JWK } from "jose";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { decodeBase64Url, StileError } from "../../wire/index.ts";
 import { sendProblem } from "../http/app.ts";
@@ -79,19 +78,6 @@ export function registerEdgeRoutes(app: FastifyInstance, options: EdgeRoutesOpti
           : { clearance: clearance.jwt, expiresIn: clearance.expiresInSeconds }),
       });
     },
-  );
-}
-
-/** The public keys with which others verify what Stile signs (RFC 7517 §5). */
-export function registerJwks(app: FastifyInstance, keys: () => Promise<readonly JWK[]>): void {
-  app.get(
-    "/.well-known/jwks.json",
-    { schema: { summary: "Public keys of clearances and attestation results" } },
-    async (_request, reply) =>
-      reply
-        .header("cache-control", "public, max-age=300")
-        .type("application/jwk-set+json")
-        .send(Buffer.from(JSON.stringify({ keys: await keys() }))),
   );
 }
 

@@ -5,7 +5,14 @@
 import rateLimit from "@fastify/rate-limit";
 import swagger from "@fastify/swagger";
 import underPressure from "@fastify/under-pressure";
-import { fastify, type FastifyError, type FastifyInstance, type FastifyReply } from "fastify";
+import {
+  fastify,
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+} from "fastify";
+import { isIssuanceMediaType, type IssuanceMediaType } from "../../tokens/index.ts";
 import { type ErrorCode, isStileError, StileError } from "../../wire/index.ts";
 import { securityHeaders } from "../edge/refusal.ts";
 import { errorFields, type Log } from "../log.ts";
@@ -94,6 +101,15 @@ export function sendProblem(
       // As bytes: to text, Fastify would add a charset that the media type does not have.
       .send(Buffer.from(JSON.stringify(problem.body)))
   );
+}
+
+/** The media type of a token request. @throws `SERVICE_MEDIA_TYPE_UNSUPPORTED` */
+export function issuanceMediaType(request: FastifyRequest): IssuanceMediaType {
+  const mediaType = (request.headers["content-type"] ?? "").split(";")[0]?.trim().toLowerCase();
+  if (mediaType === undefined || !isIssuanceMediaType(mediaType)) {
+    throw new StileError("SERVICE_MEDIA_TYPE_UNSUPPORTED", "expected a token request");
+  }
+  return mediaType;
 }
 
 /** The label of an error in a metric. */

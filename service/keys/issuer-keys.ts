@@ -31,7 +31,8 @@ export interface IssuerKeysOptions {
   readonly ring: KeyRing;
   readonly keystore: Keystore;
   readonly pool: SigningPool;
-  readonly spentStore: SpentStore;
+  /** Of the same process, if it is an edge: its epochs end with the keys. */
+  readonly spentStore?: Pick<SpentStore, "dropEpoch">;
   readonly schedule: KeySchedule;
   /** Types that have keys made for them, all by the same schedule. Default: that of the schedule. */
   readonly tokenTypes?: readonly number[];
@@ -96,7 +97,7 @@ export function createIssuerKeys(options: IssuerKeysOptions): IssuerKeys {
       });
       return running;
     },
-    list: () => ring.records().map((record) => viewOf(record, clock())),
+    list: () => ring.records().map((record) => viewOfKey(record, clock())),
     observe: () => {
       options.metrics.issuerKeys.reset();
       for (const record of ring.records()) {
@@ -156,12 +157,12 @@ function nameEngines(options: IssuerKeysOptions): void {
 async function destroy(options: IssuerKeysOptions, record: IssuerKeyRecord): Promise<void> {
   options.pool.removeKey(record.tokenKeyId);
   options.ring.remove(record.tokenKeyId);
-  await options.spentStore.dropEpoch(record.tokenKeyId);
+  await options.spentStore?.dropEpoch(record.tokenKeyId);
   await options.keystore.remove(record.tokenKeyId);
   options.log.write("info", "keys.destroyed");
 }
 
-function viewOf(record: IssuerKeyRecord, nowMs: number): IssuerKeyView {
+export function viewOfKey(record: IssuerKeyRecord, nowMs: number): IssuerKeyView {
   return {
     tokenKeyId: encodeHex(record.tokenKeyId),
     tokenType: record.tokenType,

@@ -6,23 +6,32 @@ import { chmodSync, rmSync } from "node:fs";
 import { type BlockList, BlockList as AddressList, isIP } from "node:net";
 import { fastify, type FastifyInstance } from "fastify";
 import { StileError } from "../../wire/index.ts";
+import type { TrustedAttesters } from "../issuer/trusted-attesters.ts";
 import type { IssuerKeys } from "../keys/issuer-keys.ts";
 import { refuseErrors } from "../http/app.ts";
 import type { Log } from "../log.ts";
 import type { Metrics } from "../metrics.ts";
 import { registerRevocationRoutes, type RevocationRoutes } from "./revocations.ts";
 
-export interface OperatorOptions {
+/** What the roles of the process have to show. */
+export interface OperatorParts {
+  readonly metrics: Metrics;
+  readonly log: Log;
+  /** Of an issuer its own, of an edge those that it follows. */
+  readonly keys?: Pick<IssuerKeys, "list" | "observe">;
+  /** Of an attester. */
+  readonly revocations?: RevocationRoutes;
+  /** Of an issuer that stands alone. */
+  readonly attesters?: Pick<TrustedAttesters, "list" | "setEnabled">;
+}
+
+export interface OperatorOptions extends OperatorParts {
   /** `host:port` on loopback, or `unix:/path`. */
   readonly listen: string;
-  readonly metrics: Metrics;
-  readonly keys: IssuerKeys;
   /** False while starting and draining. */
   readonly isReady: () => boolean;
   /** The OpenAPI document of the public endpoints. */
   readonly openapi: () => object;
-  readonly revocations: RevocationRoutes;
-  readonly log: Log;
 }
 
 export interface OperatorListener {
@@ -47,20 +56,35 @@ export async function startOperatorListener(options: OperatorOptions): Promise<O
 }
 
 function registerOperatorRoutes(app: FastifyInstance, options: OperatorOptions): void {
-  const { keys, metrics } = options;
+  const { attesters, keys, metrics, revocations } = options;
   app.get("/livez", () => ({ status: "live" }));
   app.get("/readyz", (_request, reply) => {
     const ready = options.isReady();
     return reply.code(ready ? 200 : 503).send({ status: ready ? "ready" : "not ready" });
   });
   app.get("/metrics", async (_request, reply) => {
-    keys.observe();
+    keys?.observe();
     return reply.type(metrics.registry.contentType).send(await metrics.registry.metrics());
   });
   app.get("/openapi.json", () => options.openapi());
   refuseErrors(app, options);
-  registerRevocationRoutes(app, options.revocations);
-  app.get("/keys", () => ({ keys: keys.list() }));
+  if (keys !== undefined) app.get("/keys", () => ({ keys: keys.list() }));
+  if (revocations !== undefined) registerRevocationRoutes(app, revocations);
+  if (attesters !== undefined) registerAttesterSwitches(app, attesters);
+}
+
+/** The kill switch of each attester: it holds at once, and outlives restarts. */
+function registerAttesterSwitches(
+  app: FastifyInstance,
+  attesters: Pick<TrustedAttesters, "list" | "setEnabled">,
+): void {
+  app.get("/attesters", () => ({ attesters: attesters.list() }));
+  for (const verb of ["disable", "enable"] as const) {
+    app.post<{ Params: { name: string } }>(`/attesters/:name/${verb}`, async (request, reply) => {
+      await attesters.setEnabled(request.params.name, verb === "enable");
+      return reply.code(204).send();
+    });
+  }
 }
 
 type OperatorTarget =

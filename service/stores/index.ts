@@ -9,6 +9,7 @@ export {
   openDeviceRegistry,
   type RevocationTarget,
 } from "./device-registry.ts";
+export { lockFolder } from "./folder-lock.ts";
 export { openSpentStore } from "./open-spent.ts";
 export { openSpentLevelStore, type SpentLevelStoreOptions } from "./spent-level.ts";
 export { openWebAuthnCredentials, type WebAuthnCredentialStore } from "./webauthn-credentials.ts";

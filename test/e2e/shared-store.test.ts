@@ -98,7 +98,7 @@ describe.each(ENGINES)("two sidecars on one $name", ({ config, isMissing, start 
       const spentStore = config(server);
       const first = await startTestSidecar({ edge: { spentStore } });
       onTestFinished(() => first.stop());
-      const { hosts, issuerName } = first.config.edge;
+      const { hosts, issuerName } = first.config.edge ?? { hosts: [], issuerName: "" };
       const twin = { twinOf: first, edge: { spentStore, hosts, issuerName } };
       const second = await startTestSidecar(twin);
       onTestFinished(() => second.stop());

@@ -50,12 +50,10 @@ function restarted(tokenTypes?: readonly number[]): { keys: IssuerKeys; ring: Ke
     ...(tokenTypes && { tokenTypes }),
     clock: () => nowMs,
     spentStore: {
-      spend: () => Promise.reject(new Error("not a matter of keys")),
       dropEpoch: (id) => {
         dropped.push(encodeHex(id));
         return Promise.resolve();
       },
-      close: () => Promise.resolve(),
     },
     log: {
       write: (level, event, fields) => lines.push(JSON.stringify({ level, event, ...fields })),

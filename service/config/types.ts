@@ -1,0 +1,111 @@
+/** The configuration as every part of the service sees it; the schema beside it says what each setting means. */
+
+/** Roles of RFC 9576 §3; joint: all three in one process. */
+export type Role = "joint" | "edge" | "attester" | "issuer";
+
+/** What a challenge is bound to (RFC 9577 §2.1.1.2). */
+export type RedemptionContextSetting = "none" | "window" | "window+network" | "connection";
+
+export interface Config {
+  readonly role: Role;
+  readonly publicUrl: string;
+  readonly listen: { readonly host: string; readonly port: number };
+  readonly operator: { readonly listen: string };
+  readonly stateDir: string;
+  readonly passphraseFile: string;
+  readonly log: { readonly level: "debug" | "info" | "warn" | "error" | "silent" };
+  readonly tls: {
+    readonly certificateFile: string;
+    readonly keyFile: string;
+    readonly reloadSeconds: number;
+    readonly maxConnections: number;
+  };
+  /** Of the roles edge and joint. */
+  readonly edge?: EdgeConfig;
+  /** Of the roles attester and joint. */
+  readonly attester?: AttesterConfig;
+  readonly issuer: IssuerConfig;
+  readonly limits: {
+    readonly requestsPerMinute: number;
+    readonly drainSeconds: number;
+  };
+}
+
+export interface EdgeConfig {
+  readonly hosts: readonly string[];
+  readonly issuerName: string;
+  readonly upstream: string;
+  readonly redemptionContext: RedemptionContextSetting;
+  readonly windowSeconds: number;
+  readonly clearanceSeconds: number;
+  readonly challengeMaxAgeSeconds: number;
+  readonly maxBodyBytes: number;
+  readonly maxUpstreamRequests: number;
+  readonly upstreamTimeoutSeconds: number;
+  readonly authorize: { readonly headers: "off" | "original" | "forwarded" };
+  readonly spentStore: SpentStoreConfig;
+  /** Of the role edge: whose keys it redeems under. */
+  readonly issuer?: FollowedIssuerConfig;
+}
+
+/** Where spent tokens are remembered (docs/spent-store.md). */
+export interface SpentStoreConfig {
+  readonly engine: "embedded" | "postgres" | "valkey";
+  readonly servers: readonly string[];
+  readonly user?: string;
+  readonly passwordFile?: string;
+  readonly caFile?: string;
+  readonly database: string;
+  readonly cluster: boolean;
+  readonly replicas: number;
+  readonly replicasOnDisk: boolean;
+  readonly unsafeDurability: boolean;
+}
+
+export interface FollowedIssuerConfig {
+  readonly url: string;
+  readonly caFile?: string;
+  readonly refreshSeconds: number;
+}
+
+export interface AttesterConfig {
+  readonly manufacturerRootsFile: string;
+  readonly manufacturerRootsPin?: { readonly version: string; readonly sha256: string };
+  readonly channelBinding: "required" | "unsafeOff";
+  readonly pcrs: readonly number[];
+  readonly sessionSeconds: number;
+  readonly maxSessions: number;
+  readonly resultSeconds: number;
+  readonly policyFile?: string;
+  readonly retentionDays: number;
+  readonly allowance: { readonly tokens: number; readonly windowSeconds: number };
+  /** Of the role attester: where token requests are forwarded to. */
+  readonly issuer?: RemoteIssuerConfig;
+}
+
+export interface RemoteIssuerConfig {
+  readonly url: string;
+  readonly caFile?: string;
+  readonly certificateFile: string;
+  readonly keyFile: string;
+  readonly timeoutSeconds: number;
+}
+
+export interface IssuerConfig {
+  readonly activeSeconds: number;
+  readonly directoryMaxAgeSeconds: number;
+  readonly redeemableSeconds: number;
+  readonly maxBatch: number;
+  readonly workers: number;
+  readonly maxQueue: number;
+  readonly tokenTypes: readonly number[];
+  readonly voprfEngine: "any" | "native";
+  /** Of the role issuer: who may ask it for signatures. */
+  readonly attesters: readonly TrustedAttesterConfig[];
+}
+
+export interface TrustedAttesterConfig {
+  readonly name: string;
+  readonly certificateSha256: readonly string[];
+  readonly tokensPerMinute: number;
+}

@@ -1,0 +1,204 @@
+/**
+ * The keys of an issuer elsewhere, as an edge of its own follows them: the directory (RFC 9578 §4) is fetched
+ * again and again, and what it listed is kept on disk. A key that is listed no more redeems for as long as its
+ * tokens may live; an issuer that cannot be reached changes nothing until the keys that were seen last have
+ * lived out. Public keys verify type 0x0002 and no other, so other types are passed over.
+ */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import {
+  createKeyRing,
+  type IssuerDirectory,
+  type IssuerKeyRecord,
+  ISSUER_DIRECTORY_PATH,
+  type KeyRing,
+  MEDIA_TYPE_ISSUER_DIRECTORY,
+  parseIssuerDirectory,
+  type SpentStore,
+  TOKEN_TYPE_BLIND_RSA,
+  tokenKeyIdOf,
+} from "../../tokens/index.ts";
+import { decodeBase64Url, encodeBase64Url, isStileError, StileError } from "../../wire/index.ts";
+import { exchange } from "../agent/exchange.ts";
+import type { FollowedIssuerConfig } from "../config/index.ts";
+import { readFileSync } from "node:fs";
+import { type IssuerKeyView, viewOfKey } from "../keys/issuer-keys.ts";
+import { errorFields } from "../log.ts";
+import type { Composition } from "../sidecar.ts";
+import { hasCode, replaceFileDurably } from "../stores/durable-file.ts";
+
+/** As it is kept: what was seen of a key, never what was concluded from it. */
+interface SeenKey {
+  /** Base64url, as the directory spells the key. */
+  readonly tokenKey: string;
+  /** Unix milliseconds. */
+  readonly notBeforeMs: number;
+  readonly firstSeenMs: number;
+  readonly lastSeenMs: number;
+}
+
+export interface FollowedKeys {
+  readonly ring: KeyRing;
+  readonly list: () => readonly IssuerKeyView[];
+  readonly observe: () => void;
+}
+
+const FILE = "followed-keys.json";
+
+/** @throws `TOKEN_ISSUER_UNAVAILABLE` where there are no keys, neither fetched nor kept */
+export async function followIssuer(
+  composition: Composition,
+  issuer: FollowedIssuerConfig,
+  spentStore: Pick<SpentStore, "dropEpoch">,
+): Promise<FollowedKeys> {
+  const { clock, config, log, metrics, onClose } = composition;
+  const follower = new Follower(composition, issuer, spentStore);
+  await follower.load(join(config.stateDir, FILE));
+  const first = await follower.refresh();
+  if (first !== undefined && follower.ring.redeemableKeys().length === 0) throw first;
+  const refresh = async (): Promise<void> => {
+    const error = await follower.refresh();
+    if (error !== undefined) log.write("error", "keys.follow-failed", errorFields(error));
+  };
+  const timer = setInterval(() => void refresh(), issuer.refreshSeconds * 1_000);
+  onClose(() => clearInterval(timer));
+  const views = (): IssuerKeyView[] =>
+    follower.ring.records().map((record) => viewOfKey(record, clock()));
+  return {
+    ring: follower.ring,
+    list: views,
+    observe: () => {
+      metrics.issuerKeys.reset();
+      for (const { state } of views()) metrics.issuerKeys.inc({ state });
+    },
+  };
+}
+
+class Follower {
+  readonly ring: KeyRing;
+  readonly #composition: Composition;
+  readonly #issuer: FollowedIssuerConfig;
+  readonly #ca: string | undefined;
+  readonly #spentStore: Pick<SpentStore, "dropEpoch">;
+  #path = "";
+  #seen = new Map<string, SeenKey>();
+
+  constructor(
+    composition: Composition,
+    issuer: FollowedIssuerConfig,
+    spentStore: Pick<SpentStore, "dropEpoch">,
+  ) {
+    this.#composition = composition;
+    this.#issuer = issuer;
+    this.#ca = issuer.caFile === undefined ? undefined : readCa(issuer.caFile);
+    this.#spentStore = spentStore;
+    this.ring = createKeyRing({ records: [], clock: composition.clock });
+  }
+
+  /** @throws `TOKEN_KEY_STORE_INVALID` where what was kept is damaged */
+  async load(path: string): Promise<void> {
+    this.#path = path;
+    try {
+      const kept = JSON.parse(await readFile(path, "utf8")) as readonly SeenKey[];
+      this.#seen = new Map(kept.map((key) => [key.tokenKey, key]));
+      this.ring.replace(this.#records());
+    } catch (cause) {
+      if (hasCode(cause, "ENOENT")) return;
+      const message = "the kept keys of the issuer cannot be read";
+      throw new StileError("TOKEN_KEY_STORE_INVALID", message, { cause });
+    }
+  }
+
+  /** @returns why nothing was changed, or undefined */
+  async refresh(): Promise<StileError | undefined> {
+    try {
+      this.#see(await this.#fetch());
+      this.ring.replace(this.#records());
+      await this.#forgetDestroyed();
+      await this.#keep();
+      return undefined;
+    } catch (error) {
+      if (!isStileError(error)) throw error;
+      return error;
+    }
+  }
+
+  async #fetch(): Promise<IssuerDirectory> {
+    const url = new URL(ISSUER_DIRECTORY_PATH, this.#issuer.url).href;
+    const headers = { accept: MEDIA_TYPE_ISSUER_DIRECTORY };
+    try {
+      const answer = await exchange({ url, method: "GET", headers, ca: this.#ca });
+      const mediaType = (answer.headers["content-type"] ?? "").split(";")[0]?.trim();
+      if (answer.status !== 200 || mediaType !== MEDIA_TYPE_ISSUER_DIRECTORY) {
+        throw new StileError("TOKEN_ISSUER_UNAVAILABLE", `directory: status ${answer.status}`);
+      }
+      return parseIssuerDirectory(answer.body);
+    } catch (cause) {
+      if (!isStileError(cause)) throw cause;
+      const message = `the directory of the issuer: ${cause.message}`;
+      throw new StileError("TOKEN_ISSUER_UNAVAILABLE", message, { cause });
+    }
+  }
+
+  #see({ tokenKeys }: IssuerDirectory): void {
+    const nowMs = this.#composition.clock();
+    const usable = tokenKeys.filter(({ tokenType }) => tokenType === TOKEN_TYPE_BLIND_RSA);
+    if (usable.length === 0) {
+      const message = "the issuer's directory has no key of type 0x0002";
+      throw new StileError("TOKEN_ISSUER_UNAVAILABLE", message);
+    }
+    const seen = new Map(this.#seen);
+    for (const { notBefore, tokenKey } of usable) {
+      const text = encodeBase64Url(tokenKey);
+      const firstSeenMs = seen.get(text)?.firstSeenMs ?? nowMs;
+      const notBeforeMs = notBefore === undefined ? firstSeenMs : notBefore * 1_000;
+      seen.set(text, { tokenKey: text, notBeforeMs, firstSeenMs, lastSeenMs: nowMs });
+    }
+    this.#seen = seen;
+  }
+
+  /** A key counts as signing until a cache life after it was last listed, and redeems for a token's life more. */
+  #records(): IssuerKeyRecord[] {
+    const { config, tokenCrypto } = this.#composition;
+    const { directoryMaxAgeSeconds, redeemableSeconds } = config.issuer;
+    return [...this.#seen.values()].map((key) => {
+      const publicKeySpki = decodeBase64Url(key.tokenKey, "token-key");
+      const publishedAtMs = Math.min(key.firstSeenMs, key.notBeforeMs);
+      const retireAtMs = Math.max(key.notBeforeMs, key.lastSeenMs + directoryMaxAgeSeconds * 1_000);
+      return {
+        tokenType: TOKEN_TYPE_BLIND_RSA,
+        tokenKeyId: tokenKeyIdOf(tokenCrypto, publicKeySpki),
+        publicKeySpki,
+        publishedAtMs,
+        notBeforeMs: key.notBeforeMs,
+        retireAtMs,
+        destroyAtMs: retireAtMs + redeemableSeconds * 1_000,
+      };
+    });
+  }
+
+  /** First out of the ring, then out of the store: never a key whose spends are forgotten. */
+  async #forgetDestroyed(): Promise<void> {
+    const nowMs = this.#composition.clock();
+    for (const record of this.#records()) {
+      if (nowMs < record.destroyAtMs) continue;
+      this.ring.remove(record.tokenKeyId);
+      await this.#spentStore.dropEpoch(record.tokenKeyId);
+      this.#seen.delete(encodeBase64Url(record.publicKeySpki));
+    }
+  }
+
+  async #keep(): Promise<void> {
+    const text = JSON.stringify([...this.#seen.values()]);
+    await replaceFileDurably(this.#path, new TextEncoder().encode(text));
+  }
+}
+
+function readCa(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (cause) {
+    const message = `configuration: edge.issuer.caFile: cannot read ${file}`;
+    throw new StileError("SERVICE_CONFIG_INVALID", message, { cause });
+  }
+}

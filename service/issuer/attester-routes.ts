@@ -1,0 +1,67 @@
+/**
+ * Issuance for attesters, of an issuer that stands alone (RFC 9578 §5.2, §6.2): mutual TLS, a trust list, a
+ * quota. The issuer gets the bytes of the request and nothing about the client behind them.
+ */
+import { TLSSocket } from "node:tls";
+import type { FastifyInstance, FastifyRequest } from "fastify";
+import { ISSUANCE_MEDIA_TYPES, type Issuer } from "../../tokens/index.ts";
+import { issuanceMediaType, outcomeOf } from "../http/app.ts";
+import type { Metrics } from "../metrics.ts";
+import { TOKEN_REQUEST_PATH } from "./routes.ts";
+import type { TrustedAttesters } from "./trusted-attesters.ts";
+
+export interface AttesterIssuanceOptions {
+  readonly issuer: Issuer;
+  readonly attesters: TrustedAttesters;
+  readonly metrics: Metrics;
+}
+
+export function registerAttesterIssuance(
+  app: FastifyInstance,
+  { attesters, issuer, metrics }: AttesterIssuanceOptions,
+): void {
+  app.addContentTypeParser(
+    [...ISSUANCE_MEDIA_TYPES],
+    { parseAs: "buffer" },
+    (_request, body, done) => done(null, body),
+  );
+  app.post(
+    TOKEN_REQUEST_PATH,
+    {
+      schema: { summary: "Blind signatures for a trusted attester (RFC 9578 §5, §6)" },
+      // An attester asks for many clients from one address; its quota is in tokens.
+      config: { rateLimit: false },
+      // Before the body: whoever is not trusted does not get it read.
+      onRequest: (request, _reply, done) => {
+        attesters.nameOf(certificateOf(request));
+        done();
+      },
+    },
+    async (request, reply) => {
+      try {
+        const name = attesters.nameOf(certificateOf(request));
+        const mediaType = issuanceMediaType(request);
+        const body = new Uint8Array(request.body instanceof Buffer ? request.body : []);
+        attesters.charge(name, issuer.examine(mediaType, body));
+        const result = await issuer.issue(mediaType, body);
+        metrics.tokenRequests.inc({ outcome: "OK" });
+        metrics.tokensIssued.inc(result.issued);
+        return await reply
+          .code(result.status)
+          .type(result.mediaType)
+          .send(Buffer.from(result.body));
+      } catch (error) {
+        metrics.tokenRequests.inc({ outcome: outcomeOf(error) });
+        throw error;
+      }
+    },
+  );
+}
+
+/** TLS 1.3 has made the client prove that it owns the certificate; the trust list says whether it counts. */
+function certificateOf({ raw: { socket } }: FastifyRequest): string | undefined {
+  if (!(socket instanceof TLSSocket)) return undefined;
+  // Typed as always there; without a certificate it is an empty object.
+  const { fingerprint256 } = socket.getPeerCertificate() as { fingerprint256?: string };
+  return fingerprint256?.replaceAll(":", "").toLowerCase();
+}
