@@ -26,6 +26,7 @@ import type { AttesterState } from "../state.ts";
 import { VERSION } from "../version.ts";
 import { createRemoteIssuer } from "./remote-issuer.ts";
 import { registerAttesterRoutes } from "./routes.ts";
+import { composeWebAuthn } from "./webauthn-compose.ts";
 
 const DAY_MS = 86_400_000;
 
@@ -79,6 +80,7 @@ export async function composeAttester(
     allowances,
     registry,
     classLimits: new Map(policy.classes.map(({ name, tokens }) => [name, tokens])),
+    webauthnTokens: settings.webauthn.tokens,
     issuer: local?.issuer ?? composeRemoteIssuer(composition, settings),
     publicUrl: config.publicUrl,
     clock,
@@ -87,6 +89,8 @@ export async function composeAttester(
       request.raw.socket instanceof TLSSocket ? tlsExporter(request.raw.socket) : undefined,
   });
   const { pseudonymSecret } = secrets;
+  const shared = { allowances, registry, resultSigner, pseudonymSecret, crypto };
+  await composeWebAuthn({ ...composition, ...shared, attester: settings });
   return {
     publicJwk: await resultSigner.publicJwk(),
     revocations: { registry, crypto, pseudonymSecret },

@@ -31,6 +31,8 @@ export interface AttesterRoutesOptions {
   readonly registry: Pick<DeviceRegistryStore, "checkAdmissible">;
   /** Tokens in one window by the name of a device class; undefined: as the allowances have it. */
   readonly classLimits: ReadonlyMap<string, number | undefined>;
+  /** Tokens of one WebAuthn credential in one window. */
+  readonly webauthnTokens: number;
   readonly issuer: Issuer;
   /** URL of this service as clients see it; DPoP proofs name it. */
   readonly publicUrl: string;
@@ -127,7 +129,7 @@ async function issueFor(
     pseudonym: result.subject,
     count: options.issuer.examine(mediaType, body),
     atMs: options.clock(),
-    limit: deviceClass === undefined ? undefined : options.classLimits.get(deviceClass),
+    limit: tokenLimit(options, result.attestedBy, deviceClass),
   };
   await options.allowances.charge(charge);
   try {
@@ -137,6 +139,16 @@ async function issueFor(
     await options.allowances.refund(charge).catch(() => undefined);
     throw error;
   }
+}
+
+/** A credential is made at a touch, and a device is bought: they do not share a limit. */
+function tokenLimit(
+  { classLimits, webauthnTokens }: AttesterRoutesOptions,
+  attestedBy: "tpm" | "webauthn",
+  deviceClass: string | undefined,
+): number | undefined {
+  if (attestedBy === "webauthn") return webauthnTokens;
+  return deviceClass === undefined ? undefined : classLimits.get(deviceClass);
 }
 
 /** A header that occurs at most once: two could be read as either by two readers. */

@@ -8,6 +8,7 @@ import { Value } from "typebox/value";
 import { StileError } from "../../wire/index.ts";
 import { describeFaults } from "./faults.ts";
 import type { Config, Role } from "./types.ts";
+import { webauthnSchema } from "./webauthn.ts";
 
 const closed = { additionalProperties: false } as const;
 const section = { ...closed, default: {} } as const;
@@ -201,6 +202,7 @@ const attester = {
   ),
   issuer: Type.Optional(remoteIssuer),
   retentionDays: whole("days after which a device that was not seen is forgotten", 1, 3_650, 90),
+  webauthn: webauthnSchema,
   allowance: Type.Object(
     {
       tokens: whole("tokens that one device may have in one window", 1, 1_000_000, 500),

@@ -1,5 +1,7 @@
 /** The configuration as every part of the service sees it; the schema beside it says what each setting means. */
 
+import type { WebAuthnConfig } from "./webauthn.ts";
+
 /** Roles of RFC 9576 §3; joint: all three in one process. */
 export type Role = "joint" | "edge" | "attester" | "issuer";
 
@@ -78,6 +80,7 @@ export interface AttesterConfig {
   readonly resultSeconds: number;
   readonly policyFile?: string;
   readonly retentionDays: number;
+  readonly webauthn: WebAuthnConfig;
   readonly allowance: { readonly tokens: number; readonly windowSeconds: number };
   /** Of the role attester: where token requests are forwarded to. */
   readonly issuer?: RemoteIssuerConfig;

@@ -7,7 +7,7 @@ import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openManufacturerCa } from "../../swtpm/index.ts";
-import { checkConfig, type Config } from "../config/index.ts";
+import { type AttesterConfig, checkConfig, type Config } from "../config/index.ts";
 import { developmentCertificates } from "./certificates.ts";
 
 export interface DevelopmentOptions {
@@ -26,10 +26,21 @@ export interface DevelopmentOptions {
 
 export interface DevelopmentOverrides {
   readonly edge?: Partial<Config["edge"]>;
-  readonly attester?: Partial<Config["attester"]>;
+  readonly attester?: Partial<Omit<AttesterConfig, "webauthn">> & {
+    readonly webauthn?: Partial<AttesterConfig["webauthn"]>;
+  };
   readonly issuer?: Partial<Config["issuer"]>;
   readonly limits?: Partial<Config["limits"]>;
 }
+
+/**
+ * A browser's virtual authenticator (Chromium's developer tools) signs its attestation with a key that is in
+ * its source code, under a certificate that it makes anew each time: there is no root to trust it by.
+ */
+const DEVELOPMENT_WEBAUTHN: Partial<AttesterConfig["webauthn"]> = {
+  enabled: true,
+  unsafeAcceptUnanchored: ["packed"],
+};
 
 export interface Development {
   readonly config: Config;
@@ -61,7 +72,11 @@ export async function prepareDevelopment(options: DevelopmentOptions): Promise<D
     log: { level: options.logLevel },
     tls: { certificateFile: certificates.certificateFile, keyFile: certificates.keyFile },
     edge: { hosts: [host], issuerName: host, upstream: options.upstream, ...overrides.edge },
-    attester: { manufacturerRootsFile: at("manufacturer-roots.pem"), ...overrides.attester },
+    attester: {
+      manufacturerRootsFile: at("manufacturer-roots.pem"),
+      webauthn: DEVELOPMENT_WEBAUTHN,
+      ...overrides.attester,
+    },
     issuer: { ...overrides.issuer },
     limits: { ...overrides.limits },
   });
