@@ -7,6 +7,8 @@ import { missingSecurityFixes } from "../node-version.ts";
 import { type Sidecar, startSidecar } from "../sidecar.ts";
 import { CliUsageError } from "./usage.ts";
 
+const JOINT_MODE =
+  "edge, attester and issuer are one process: its operator could join what they see (RFC 9576 §4.1)";
 const DEVELOPMENT_PORT = 8_443;
 const DEVELOPMENT_OPERATOR = "127.0.0.1:9443";
 
@@ -56,10 +58,7 @@ async function serveDevelopment(dir: string, port: number): Promise<number> {
 async function run(config: Config, log: Log, started: (sidecar: Sidecar) => void): Promise<number> {
   const warning = missingSecurityFixes(process.versions.node);
   if (warning !== undefined) log.write("warn", "node.outdated", { warning });
-  log.write("info", "joint-mode", {
-    warning:
-      "edge, attester and issuer are one process: its operator could join what they see (RFC 9576 §4.1)",
-  });
+  if (config.role === "joint") log.write("info", "joint-mode", { warning: JOINT_MODE });
   const sidecar = await startSidecar(config, { clock: Date.now, log });
   log.write("info", "started", { port: sidecar.port });
   started(sidecar);
