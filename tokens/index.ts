@@ -84,6 +84,7 @@ export {
   type ChallengeScope,
   createChallenger,
 } from "./challenge/challenger.ts";
+export { GREASED_TOKEN_TYPES, withGrease } from "./challenge/grease.ts";
 export {
   formatAuthorization,
   formatWwwAuthenticate,

@@ -145,6 +145,9 @@ const edge = {
     30 * DAY,
     14_400,
   ),
+  grease: flag(
+    "sends reserved token types among the challenges (RFC 9577 §4.1); breaks privacypass-ts",
+  ),
   maxBodyBytes: whole("largest request body that is forwarded", 0, 2 ** 40, 2 ** 30),
   maxUpstreamRequests: whole(
     "requests and WebSockets under way at the upstream, each on a connection; more get 503",

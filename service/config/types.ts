@@ -41,6 +41,7 @@ export interface EdgeConfig {
   readonly windowSeconds: number;
   readonly clearanceSeconds: number;
   readonly challengeMaxAgeSeconds: number;
+  readonly grease: boolean;
   readonly maxBodyBytes: number;
   readonly maxUpstreamRequests: number;
   readonly upstreamTimeoutSeconds: number;

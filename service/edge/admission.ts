@@ -6,6 +6,7 @@
 import {
   type Challenger,
   formatWwwAuthenticate,
+  withGrease,
   type IssuerKeyRecord,
   type KeyRing,
   parseAuthorization,
@@ -50,6 +51,8 @@ export interface AdmissionOptions {
   readonly clearance: Clearance;
   readonly context: ChallengeScope["context"];
   readonly challengeMaxAgeSeconds: number;
+  /** Random bytes, where greased challenges are to be among the real ones. */
+  readonly grease?: (length: number) => Uint8Array;
   readonly sha256: (bytes: Uint8Array) => Uint8Array;
   readonly metrics: Metrics;
 }
@@ -91,12 +94,14 @@ export function createAdmission(options: AdmissionOptions): Admission {
 
   function header(request: AdmissionRequest): string {
     const scope = scopeOf(options, request);
+    const challenges = signingKeys(options).map(({ tokenType, publicKeySpki }) => ({
+      challenge: options.challenger.challenge(scope, tokenType),
+      tokenKey: publicKeySpki,
+      maxAgeSeconds: options.challengeMaxAgeSeconds,
+    }));
+    const { grease } = options;
     return formatWwwAuthenticate(
-      signingKeys(options).map(({ tokenType, publicKeySpki }) => ({
-        challenge: options.challenger.challenge(scope, tokenType),
-        tokenKey: publicKeySpki,
-        maxAgeSeconds: options.challengeMaxAgeSeconds,
-      })),
+      grease === undefined ? challenges : withGrease(challenges, grease),
     );
   }
 

@@ -1,5 +1,5 @@
 /** Puts the edge together: challenges, redemption, clearance, forwarding, and the routes for other proxies. */
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import type { JWK } from "jose";
 import { createForwarder, parseUpstream, type Upstream } from "../../tls/index.ts";
 import {
@@ -105,6 +105,7 @@ function composeAdmission(
     clearance,
     context: edge.redemptionContext,
     challengeMaxAgeSeconds: edge.challengeMaxAgeSeconds,
+    ...(edge.grease ? { grease: (length) => Uint8Array.from(randomBytes(length)) } : {}),
     sha256: (bytes) => Uint8Array.from(createHash("sha256").update(bytes).digest()),
     metrics,
   });
