@@ -11,9 +11,16 @@ const config: ViteUserConfig = mergeConfig(
         "test/e2e/kill.test.ts",
         "test/e2e/shared-store.test.ts",
         "test/attest/fuzz.test.ts",
+        "test/attest/webauthn-enrolment.test.ts",
+        "test/service/webauthn.test.ts",
       ],
       exclude: ["node_modules/**"],
-      env: { KILL_ROUNDS: "20", FUZZ_CASES: "1000000", SHARED_TOKENS: "10000" },
+      env: {
+        KILL_ROUNDS: "20",
+        FUZZ_CASES: "1000000",
+        SHARED_TOKENS: "10000",
+        WEBAUTHN_CASES: "5000",
+      },
     },
   }),
 );

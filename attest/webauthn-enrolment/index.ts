@@ -4,15 +4,8 @@ export {
   isCounterAccepted,
   type StoredCredential,
 } from "./credential-store.ts";
+export { type CeremonyOptions, parseCeremonyEvidence, parseCeremonyRequest } from "./messages.ts";
 export {
-  type CeremonyEvidence,
-  type CeremonyOptions,
-  type CeremonyRequest,
-  parseCeremonyEvidence,
-  parseCeremonyRequest,
-} from "./messages.ts";
-export {
-  type AttestedCredential,
   createWebAuthnAttester,
   type WebAuthnAttester,
   type WebAuthnAttesterOptions,
