@@ -113,6 +113,13 @@ async function makeTemplates(target: TestSidecar): Promise<Buffer[]> {
     pcrValues: [{ hash: "sha256", pcr: 0, value: bytes(32) }],
     deviceKey: { public: bytes(90), ...signed },
   };
+  const deviceKey = { kty: "EC", crv: "P-256", x: bytes(32), y: bytes(32) };
+  const credential = {
+    id: bytes(32),
+    rawId: bytes(32),
+    type: "public-key",
+    response: { clientDataJSON: bytes(120), attestationObject: bytes(900) },
+  };
   const dpop = `DPoP ${bytes(40)}.${bytes(300)}.${bytes(64)}`;
   const json = { "content-type": "application/json" };
   const single = { "content-type": "application/private-token-request", authorization: dpop };
@@ -150,6 +157,13 @@ async function makeTemplates(target: TestSidecar): Promise<Buffer[]> {
     form("POST", "/.stile/redeem", json, redeem),
     form("POST", "/attest/tpm/challenge", json, challenge),
     form("POST", "/attest/tpm/evidence", json, evidence),
+    form("POST", "/attest/webauthn/options", json, { deviceKey, purpose: "registration" }),
+    form("POST", "/attest/webauthn/options", json, {
+      deviceKey,
+      purpose: "assertion",
+      credentialId: bytes(32),
+    }),
+    form("POST", "/attest/webauthn/evidence", json, { session: bytes(16), credential }),
     form(
       "POST",
       "/token-request",
