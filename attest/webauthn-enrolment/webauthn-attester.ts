@@ -6,6 +6,7 @@
  * What a result then says: a genuine authenticator, with a person at it, answered for this device key.
  * What it does not: which device that is, nor that the page's key lives in hardware.
  */
+import { StileError } from "../../wire/index.ts";
 import type { AttestCrypto } from "../crypto.ts";
 import type { Es256PublicJwk, TrustworthinessVector } from "../result/index.ts";
 import {
@@ -42,7 +43,8 @@ export interface WebAuthnAttesterOptions {
   /** Serialised origins of the pages that may attest. */
   readonly origins: readonly string[];
   readonly policy: WebAuthnPolicy;
-  readonly trust: WebAuthnTrust;
+  /** Asked at each ceremony, so that renewed metadata counts from then on. */
+  readonly trust: () => WebAuthnTrust;
   readonly credentials: CredentialStore;
   /**
    * Counts an attestation against its network. Called for what has verified, before it is stored.
@@ -135,7 +137,15 @@ async function register(
 ): Promise<Named> {
   const expected = { ...expectedOf(options, session), algorithms: ALGORITHMS };
   const response = parseRegistrationResponse(json);
-  const { credential, attestation } = await verifyRegistration({ ...options, response, expected });
+  const trusted = options.trust();
+  const verified = await verifyRegistration({ ...options, trust: trusted, response, expected });
+  const { credential, attestation } = verified;
+  if (credential.backupEligible) {
+    // §6.1.3: its key may be copied off the authenticator that was attested, so a later assertion by it
+    // would say nothing of hardware.
+    const message = "flags: BE, the credential may leave its authenticator";
+    throw new StileError("ATTEST_POLICY_REFUSED", message);
+  }
   const pseudonym = credentialPseudonym(options, credential.spki);
   await options.checkAdmissible(pseudonym);
   await options.chargeNetwork(network);
@@ -159,7 +169,7 @@ async function authenticate(
   const credential = { ...stored, id: response.rawId };
   const expected = expectedOf(options, session);
   const { signCount } = await verifyAssertion({ response, expected, credential, policy, crypto });
-  checkModel(stored, options);
+  checkModel(stored, { policy, trust: options.trust(), clock: options.clock });
   await options.checkAdmissible(stored.pseudonym);
   await options.chargeNetwork(network);
   await credentials.recordUse(handle, signCount);

@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import type { FastifyInstance } from "fastify";
 import type { AttestationResultSigner, AttestCrypto } from "../../attest/index.ts";
+import type { WebAuthnTrust } from "../../attest/webauthn/index.ts";
 import { createWebAuthnAttester } from "../../attest/webauthn-enrolment/index.ts";
 import { StileError } from "../../wire/index.ts";
 import type { WebAuthnConfig } from "../config/webauthn.ts";
@@ -16,7 +17,8 @@ import {
 } from "../stores/index.ts";
 import { createNetworkLimit } from "./webauthn-network.ts";
 import { registerWebAuthnRoutes } from "./webauthn-routes.ts";
-import { loadWebAuthnTrust, webauthnPolicy } from "./webauthn-trust.ts";
+import { webauthnPolicy } from "./webauthn-trust.ts";
+import { createTrustWatch } from "./webauthn-trust-watch.ts";
 
 export interface WebAuthnComposition {
   readonly app: FastifyInstance;
@@ -40,6 +42,8 @@ export interface WebAuthnComposition {
 }
 
 const DAY_MS = 86_400_000;
+/** Metadata is renewed by the month, and a status list by the day. */
+const TRUST_LOOK_MS = 60_000;
 
 /**
  * Does nothing where the configuration has it off.
@@ -49,7 +53,7 @@ export async function composeWebAuthn(composition: WebAuthnComposition): Promise
   const { app, attester, clock, crypto, metrics, resultSigner } = composition;
   const config = attester.webauthn;
   if (!config.enabled) return;
-  const trust = await loadWebAuthnTrust(config, crypto, clock);
+  const trust = await watchWebAuthnTrust(composition);
   if (config.unsafeAcceptUnanchored.length > 0) {
     // Said at each start: with it, whoever can run a program can attest.
     const formats = config.unsafeAcceptUnanchored.join(" ");
@@ -91,6 +95,15 @@ function createAttester(
     const message = `configuration: attester.webauthn: ${cause.message}`;
     throw new StileError("SERVICE_CONFIG_INVALID", message, { cause });
   }
+}
+
+/** Trust of the files as they are now, looked at again in the background. */
+async function watchWebAuthnTrust(composition: WebAuthnComposition): Promise<() => WebAuthnTrust> {
+  const { attester, clock, crypto, log, onClose } = composition;
+  const watch = await createTrustWatch({ config: attester.webauthn, clock, crypto, log });
+  const looks = setInterval(() => void watch.look(), TRUST_LOOK_MS);
+  onClose(() => clearInterval(looks));
+  return watch.trust;
 }
 
 async function openCredentials(composition: WebAuthnComposition): Promise<WebAuthnCredentialStore> {

@@ -1,12 +1,13 @@
 /**
- * What the configuration trusts of authenticators: files of the operator, read once at start. Nothing is
- * fetched and nothing ships with the program, so nothing is trusted that nobody chose.
+ * What the configuration trusts of authenticators: files of the operator. Nothing is fetched and nothing ships
+ * with the program, so nothing is trusted that nobody chose.
  */
 import { readFileSync } from "node:fs";
 import type { AttestCrypto } from "../../attest/index.ts";
 import {
   type AttestationFormat,
   DEFAULT_WEBAUTHN_POLICY,
+  type MetadataBlob,
   parseAndroidRevocationList,
   parseMetadataBlob,
   parseTrustAnchors,
@@ -30,12 +31,26 @@ export function webauthnPolicy(config: WebAuthnConfig): WebAuthnPolicy {
   };
 }
 
+export interface TrustLoad {
+  readonly config: WebAuthnConfig;
+  readonly crypto: AttestCrypto;
+  readonly clock: () => number;
+  /** Of the metadata that is known: an older blob would hide a report. */
+  readonly minNumber?: number;
+}
+
+/** The files that {@link loadWebAuthnTrust} reads. */
+export function trustFiles(config: WebAuthnConfig): readonly string[] {
+  const { androidRevocationFile, metadataBlobFile, metadataRootsFile } = config;
+  const roots = config.formats.map((format) => config.rootFiles[format]);
+  return [...roots, androidRevocationFile, metadataBlobFile, metadataRootsFile].filter(
+    (path) => path !== undefined,
+  );
+}
+
 /** @throws `SERVICE_CONFIG_INVALID` where a file cannot be used, or where nothing could be accepted */
-export async function loadWebAuthnTrust(
-  config: WebAuthnConfig,
-  crypto: AttestCrypto,
-  clock: () => number,
-): Promise<WebAuthnTrust> {
+export async function loadWebAuthnTrust(load: TrustLoad): Promise<WebAuthnTrust> {
+  const { config } = load;
   const anchors: Partial<Record<AttestationFormat, TrustAnchors>> = {};
   for (const format of config.formats) {
     const path = config.rootFiles[format];
@@ -55,7 +70,7 @@ export async function loadWebAuthnTrust(
     anchors,
     ...(metadataBlobFile === undefined || metadataRootsFile === undefined
       ? {}
-      : { metadata: await loadMetadata(metadataBlobFile, metadataRootsFile, crypto, clock) }),
+      : { metadata: await loadMetadata(metadataBlobFile, metadataRootsFile, load) }),
     ...(androidRevocationFile === undefined
       ? {}
       : {
@@ -71,12 +86,11 @@ export async function loadWebAuthnTrust(
 async function loadMetadata(
   blobFile: string,
   rootsFile: string,
-  crypto: AttestCrypto,
-  clock: () => number,
-): Promise<Awaited<ReturnType<typeof parseMetadataBlob>>> {
+  { clock, crypto, minNumber = 0 }: TrustLoad,
+): Promise<MetadataBlob> {
   const anchors = await using("metadataRootsFile", rootsFile, parseTrustAnchors);
   return using("metadataBlobFile", blobFile, (jwt) =>
-    parseMetadataBlob({ jwt, anchors, crypto, clock }),
+    parseMetadataBlob({ jwt, anchors, crypto, clock, minNumber }),
   );
 }
 

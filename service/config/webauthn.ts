@@ -75,15 +75,13 @@ const section = Type.Object(
     formats: formats("attestation formats that are accepted at all", FORMATS),
     rootFiles,
     metadataBlobFile: Type.Optional(
-      file("FIDO metadata blob (MDS3), read at start; past its nextUpdate nothing is accepted"),
+      file("FIDO metadata blob (MDS3); past its nextUpdate nothing is accepted"),
     ),
     metadataRootsFile: Type.Optional(
       file("PEM file of the root that the metadata blob is signed under"),
     ),
     androidRevocationFile: Type.Optional(
-      file(
-        "Android's attestation status list (JSON), read at start; without it android-key is refused",
-      ),
+      file("Android's attestation status list (JSON); without it android-key is refused"),
     ),
     userVerification: Type.Unsafe<"required" | "optional">({
       description:

@@ -101,7 +101,7 @@ function createWorld(overrides: Partial<WebAuthnAttesterOptions> = {}): World {
     rpId: RP_ID,
     origins: [ORIGIN],
     policy: DEFAULT_WEBAUTHN_POLICY,
-    trust: { anchors: { packed: parseTrustAnchors(authenticator.rootPem) } },
+    trust: () => ({ anchors: { packed: parseTrustAnchors(authenticator.rootPem) } }),
     credentials: store,
     chargeNetwork: async (network) => void networks.push(network),
     checkAdmissible: async () => undefined,
@@ -223,7 +223,7 @@ describe("a credential", () => {
   });
 
   it("without an anchor is refused, and named as such where it is believed all the same", async () => {
-    const trust = { anchors: {} };
+    const trust = (): WebAuthnTrust => ({ anchors: {} });
     const strict = createWorld({ trust });
     expect(await codeOfAsync(() => attest(strict, "registration"))).toBe(
       "ATTEST_WEBAUTHN_CHAIN_UNTRUSTED",
@@ -287,6 +287,14 @@ describe("a ceremony is refused", () => {
     expect(await codeOfAsync(() => attest(createWorld(), "registration", { plan: none }))).toBe(
       "ATTEST_WEBAUTHN_FORMAT_REFUSED",
     );
+  });
+
+  it("rejects a credential that may leave its authenticator", async () => {
+    const world = createWorld();
+    expect(await codeOfAsync(() => attest(world, "registration", { flags: 0x4d }))).toBe(
+      "ATTEST_POLICY_REFUSED",
+    );
+    expect(world.store.stored.size).toBe(0);
   });
 
   it("rejects a credential for the device key of another session", async () => {
@@ -375,7 +383,7 @@ describe("a ceremony is refused", () => {
       return parseMetadataBlob({ jwt, anchors, crypto, clock: () => START });
     };
     const trust: { anchors: WebAuthnTrust["anchors"]; metadata?: MetadataBlob } = { anchors: {} };
-    const world = createWorld({ trust });
+    const world = createWorld({ trust: () => trust });
     trust.anchors = { packed: parseTrustAnchors(world.authenticator.rootPem) };
     await attest(world, "registration");
     trust.metadata = await parse(["FIDO_CERTIFIED_L1"]);

@@ -2,7 +2,7 @@
  * What an operator decides of WebAuthn: off by default, trust from files, limits, and the one unsafe setting,
  * with which Chromium's virtual authenticator is admitted in development and never by default elsewhere.
  */
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { decodeJwt } from "jose";
@@ -10,6 +10,7 @@ import { chromium } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createNodeAttestCrypto } from "../../attest/node/index.ts";
 import { loadWebAuthnTrust, webauthnPolicy } from "../../service/attester/webauthn-trust.ts";
+import { createTrustWatch } from "../../service/attester/webauthn-trust-watch.ts";
 import type { WebAuthnConfig } from "../../service/config/webauthn.ts";
 import { codeOfAsync } from "../support/reject.ts";
 import { problemIn, startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
@@ -196,8 +197,9 @@ describe("the files of a configuration", () => {
     unsafeAcceptUnanchored: [],
   };
   const nowMs = Date.UTC(2026, 10, 23);
+  const crypto = createNodeAttestCrypto();
   const load = (change: Partial<WebAuthnConfig>): ReturnType<typeof loadWebAuthnTrust> =>
-    loadWebAuthnTrust({ ...config, ...change }, createNodeAttestCrypto(), () => nowMs);
+    loadWebAuthnTrust({ config: { ...config, ...change }, crypto, clock: () => nowMs });
 
   it("become anchors of their own format alone, metadata and a revocation list", async () => {
     expect(Object.keys((await load({})).anchors)).toStrictEqual(["packed"]);
@@ -224,6 +226,41 @@ describe("the files of a configuration", () => {
     ["a list that is none", { androidRevocationFile: rootFile }],
   ])("rejects %s", async (_name, change) => {
     expect(await codeOfAsync(() => load(change))).toBe("SERVICE_CONFIG_INVALID");
+  });
+
+  it("are read again when they change, and what cannot be used leaves the old ones in force", async () => {
+    const metadataBlobFile = fileOf("watched.jwt", blobOf());
+    const metadataRootsFile = fileOf("fido.pem", pemOf(fido.root));
+    const lines: string[] = [];
+    const watch = await createTrustWatch({
+      config: { ...config, metadataBlobFile, metadataRootsFile },
+      crypto,
+      clock: () => nowMs,
+      log: { write: (level, event) => lines.push(`${level} ${event}`), flush: () => undefined },
+    });
+    const number = (): number | undefined => watch.trust().metadata?.number;
+    const change = async (content: string, mtime: number): Promise<void> => {
+      writeFileSync(metadataBlobFile, content);
+      utimesSync(metadataBlobFile, mtime, mtime);
+      await watch.look();
+    };
+    await watch.look();
+    expect([number(), lines]).toStrictEqual([42, []]);
+    await change(blobOf({ payload: { no: 43 } }), 1_000);
+    expect([number(), lines.at(-1)]).toStrictEqual([43, "info webauthn.trust-reloaded"]);
+    // A broken file, then one that is older than what was seen: it would hide what came after it.
+    for (const [content, mtime] of [
+      ["no blob", 2_000],
+      [blobOf(), 3_000],
+    ] as const) {
+      await change(content, mtime);
+      expect([number(), lines.at(-1)]).toStrictEqual([43, "error webauthn.trust-reload-failed"]);
+    }
+    rmSync(metadataBlobFile);
+    await watch.look();
+    expect(number()).toBe(43);
+    await change(blobOf({ payload: { no: 44 } }), 5_000);
+    expect(number()).toBe(44);
   });
 
   it("become a policy that is as strict as it can be in the rest", () => {
