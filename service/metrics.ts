@@ -6,13 +6,15 @@ import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom
 import type { ErrorCode } from "../wire/index.ts";
 
 /** How a request was admitted. */
-export type AdmittedBy = "clearance" | "token" | "repeat";
+export type AdmittedBy = "clearance" | "token" | "repeat" | "open" | "monitor";
 /** A code of the project, or one of the two outcomes that have none. */
 export type Outcome = ErrorCode | "OK" | "INTERNAL";
 
 export interface Metrics {
   readonly registry: Registry;
   readonly admissions: Counter<"by">;
+  /** `rule`: names of the configuration, or `default`. */
+  readonly ruleVerdicts: Counter<"rule" | "verdict">;
   readonly challenges: Counter<"reason">;
   readonly attestations: Counter<"step" | "outcome">;
   readonly tokenRequests: Counter<"outcome">;
@@ -40,6 +42,11 @@ export function createMetrics(): Metrics {
   return {
     registry,
     admissions: counter("admissions_total", "admitted requests", ["by"]),
+    ruleVerdicts: counter(
+      "rule_verdicts_total",
+      "requests by rule that were open, block, ambiguous, or monitor: forwarded, not challenged",
+      ["rule", "verdict"],
+    ),
     challenges: counter("challenges_total", "challenged requests by the code of the refusal", [
       "reason",
     ]),

@@ -122,6 +122,8 @@ export const ERROR_CODES = {
   SERVICE_MEDIA_TYPE_UNSUPPORTED: "the media type is not one that this endpoint takes",
   SERVICE_NOT_ACCEPTABLE: "the client does not accept what this endpoint answers",
   SERVICE_HOST_UNKNOWN: "the host is not one that this edge serves",
+  SERVICE_PATH_AMBIGUOUS: "servers read this request in different ways, so no rule can judge it",
+  SERVICE_REQUEST_BLOCKED: "a rule of this edge blocks the request",
   SERVICE_NOT_FOUND: "no such resource",
   SERVICE_METHOD_NOT_ALLOWED: "the method is not one that this resource takes",
   SERVICE_BODY_TOO_LARGE: "the request body is larger than this endpoint takes",

@@ -6,6 +6,7 @@
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 import { StileError } from "../../wire/index.ts";
+import { edgeRuleSettings } from "./edge-rules.ts";
 import { describeFaults } from "./faults.ts";
 import type { Config, Role } from "./types.ts";
 import { webauthnSchema } from "./webauthn.ts";
@@ -123,6 +124,7 @@ const edge = {
   }),
   issuerName: text("server name of the token issuer (RFC 9577 §2.1), host or host:port"),
   upstream: text("where admitted requests go: http://host:port or unix:/path"),
+  ...edgeRuleSettings,
   redemptionContext: choice(
     "what a challenge is bound to: window, none, window+network or connection (RFC 9577 §2.1.1.2)",
     ["window", "none", "window+network", "connection"],

@@ -1,5 +1,6 @@
 /** The configuration as every part of the service sees it; the schema beside it says what each setting means. */
 
+import type { EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";
 import type { WebAuthnConfig } from "./webauthn.ts";
 
 /** Roles of RFC 9576 §3; joint: all three in one process. */
@@ -37,6 +38,8 @@ export interface EdgeConfig {
   readonly hosts: readonly string[];
   readonly issuerName: string;
   readonly upstream: string;
+  readonly mode: EdgeMode;
+  readonly rules: readonly EdgeRuleConfig[];
   readonly redemptionContext: RedemptionContextSetting;
   readonly windowSeconds: number;
   readonly clearanceSeconds: number;

@@ -14,8 +14,10 @@ import type { EdgeConfig } from "../config/index.ts";
 import type { Composition } from "../sidecar.ts";
 import { createAdmission } from "./admission.ts";
 import { type Clearance, createClearance } from "./clearance.ts";
+import { createGate } from "./gate.ts";
 import { createEdgeHandler, type EdgeHandler } from "./handler.ts";
 import { registerEdgeRoutes } from "./routes.ts";
+import { compileRules, type EdgeRules } from "./rules.ts";
 
 const CONNECT_TIMEOUT_MS = 5_000;
 
@@ -39,8 +41,9 @@ export async function composeEdge(
   edge: EdgeConfig,
   deps: EdgeDeps,
 ): Promise<ComposedEdge> {
-  const { app, log, onClose } = composition;
+  const { app, log, metrics, onClose } = composition;
   checkEdge(edge);
+  const rules = rulesOf(edge);
   const clearance = composeClearance(composition, edge);
   const admission = composeAdmission(composition, edge, { ...deps, clearance });
   const forwarder = createForwarder({
@@ -58,7 +61,7 @@ export async function composeEdge(
   });
   const handler = createEdgeHandler({
     hosts: edge.hosts,
-    admission,
+    gate: createGate({ rules, mode: edge.mode, admission, metrics }),
     forwarder,
     ownEndpoints: (request, response) => app.routing(request, response),
     log,
@@ -122,6 +125,20 @@ function checkEdge(edge: EdgeConfig): void {
   if (perConnection && edge.authorize.headers !== "off") {
     // The TLS connection ends at the other proxy: no challenge could name it.
     throw invalid("edge.authorize.headers must be off where edge.redemptionContext is connection");
+  }
+  const judges = edge.rules.length > 0 || edge.mode !== "enforce";
+  if (judges && edge.authorize.headers !== "off") {
+    // The other proxy forwards, and reads paths in its own way: a rule here would not hold there.
+    throw invalid("edge.authorize.headers must be off where edge.rules or edge.mode are set");
+  }
+}
+
+function rulesOf(edge: EdgeConfig): EdgeRules {
+  try {
+    return compileRules(edge.rules, edge.hosts);
+  } catch (cause) {
+    if (cause instanceof RangeError) throw invalid(`edge.rules: ${cause.message}`, cause);
+    throw cause;
   }
 }
 

@@ -9,10 +9,12 @@ import { checkRequestHead, type Forwarder, tlsExporter } from "../../tls/index.t
 import { StileError } from "../../wire/index.ts";
 import { errorFields, type Log } from "../log.ts";
 import { type Problem, problemOf } from "../problems.ts";
-import type { Admission, AdmissionDecision, AdmissionRequest } from "./admission.ts";
+import type { AdmissionDecision, AdmissionRequest } from "./admission.ts";
 import { withoutClearanceCookie } from "./clearance.ts";
+import type { Gate } from "./gate.ts";
 import { networkOf, normalHost } from "./host.ts";
 import { refuse, refuseUpgrade } from "./refusal.ts";
+import type { JudgedRequest } from "./rules.ts";
 
 /** Prefixes and paths that Stile answers itself, whatever the host. */
 const OWN_PREFIXES = ["/.stile/", "/attest/"] as const;
@@ -24,7 +26,8 @@ const OWN_PATHS: ReadonlySet<string> = new Set([
 
 export interface EdgeOptions {
   readonly hosts: readonly string[];
-  readonly admission: Admission;
+  /** Rules, then clearance, then token, then challenge. */
+  readonly gate: Gate;
   readonly forwarder: Forwarder;
   /** Fastify's routing: answers Stile's own endpoints. */
   readonly ownEndpoints: (request: IncomingMessage, response: ServerResponse) => void;
@@ -45,7 +48,7 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
       options.ownEndpoints(request, response);
       return;
     }
-    const decision = await options.admission.decide(admissionRequest(request, host));
+    const decision = await decide(request, host);
     if (decision.kind === "challenged") {
       refuse(request, response, problemOf(decision.error), {
         "www-authenticate": decision.wwwAuthenticate,
@@ -62,7 +65,7 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
 
   async function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     const host = checkedHost(request);
-    const decision = await options.admission.decide(admissionRequest(request, host));
+    const decision = await decide(request, host);
     if (decision.kind === "challenged") {
       const challenge = { "www-authenticate": decision.wwwAuthenticate };
       refuseUpgrade(socket, problemOf(decision.error), challenge);
@@ -74,6 +77,9 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
       refuseUpgrade(socket, noted(error), clearanceHeaders(decision));
     }
   }
+
+  const decide = (request: IncomingMessage, host: string): Promise<AdmissionDecision> =>
+    options.gate(judgedRequest(request, host), () => admissionRequest(request, host));
 
   const noted = (error: unknown): Problem => notedProblem(options.log, error);
 
@@ -113,6 +119,19 @@ function isOwnPath(url: string): boolean {
   const query = url.indexOf("?");
   const path = query < 0 ? url : url.slice(0, query);
   return OWN_PATHS.has(path) || OWN_PREFIXES.some((prefix) => path.startsWith(prefix));
+}
+
+/** Headers that some frameworks take another method from: a rule for GET must not let in a DELETE. */
+const METHOD_OVERRIDES = ["x-http-method-override", "x-http-method", "x-method-override"] as const;
+
+function judgedRequest(request: IncomingMessage, host: string): JudgedRequest {
+  return {
+    host,
+    method: request.method ?? "",
+    target: request.url ?? "",
+    remoteAddress: request.socket.remoteAddress,
+    isMethodOverridden: METHOD_OVERRIDES.some((name) => request.headers[name] !== undefined),
+  };
 }
 
 function admissionRequest(request: IncomingMessage, host: string): AdmissionRequest {

@@ -1,0 +1,64 @@
+/** Settings of the edge's admission rules (docs/edge-rules.md). */
+import { Type } from "typebox";
+
+/** What becomes of a request that a rule matches. */
+export type EdgeAction = "open" | "token" | "block";
+export type EdgeMode = "enforce" | "monitor";
+
+/** Everything that is said must hold; what is not said holds always. */
+export interface EdgeRuleConfig {
+  readonly name: string;
+  readonly action: EdgeAction;
+  readonly hosts?: readonly string[];
+  readonly paths?: readonly string[];
+  readonly methods?: readonly string[];
+  readonly networks?: readonly string[];
+}
+
+const closed = { additionalProperties: false } as const;
+
+function some(description: string, pattern: string): Type.TOptional<Type.TArray<Type.TString>> {
+  const item = Type.String({ pattern, maxLength: 1_024 });
+  return Type.Optional(Type.Array(item, { description, minItems: 1, maxItems: 256 }));
+}
+
+const edgeRule = Type.Object(
+  {
+    name: Type.String({
+      description: "names the rule in metrics; not default",
+      pattern: "^[a-z0-9][a-z0-9-]{0,31}$",
+    }),
+    action: Type.Unsafe<EdgeAction>({
+      description: "open: without a token; token: as without rules; block: 403",
+      type: "string",
+      enum: ["open", "token", "block"],
+    }),
+    hosts: some("hosts, each one of edge.hosts", "^."),
+    paths: some("paths with all that is below them: /a is /a and /a/b, not /ab", "^/"),
+    methods: some("methods, in capitals; GET does not include HEAD", "^[A-Z][A-Z-]{0,31}$"),
+    networks: some(
+      "networks of the connection's other end: 192.0.2.0/24, 2001:db8::/32",
+      "^[0-9a-fA-F:./]+$",
+    ),
+  },
+  closed,
+);
+
+export const edgeRuleSettings: {
+  readonly mode: Type.TUnsafe<EdgeMode>;
+  readonly rules: Type.TUnsafe<readonly EdgeRuleConfig[]>;
+} = {
+  mode: Type.Unsafe<EdgeMode>({
+    description: "monitor forwards what enforce would challenge, and counts it; block still blocks",
+    type: "string",
+    enum: ["enforce", "monitor"],
+    default: "enforce",
+  }),
+  rules: Type.Unsafe<readonly EdgeRuleConfig[]>(
+    Type.Array(edgeRule, {
+      description: "what needs a token; the first rule that matches decides",
+      maxItems: 1_000,
+      default: [],
+    }),
+  ),
+};
