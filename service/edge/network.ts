@@ -1,6 +1,6 @@
 /**
  * Addresses and networks (CIDR, RFC 4632 and RFC 4291 §2.3) as 16 bytes, IPv4 as its mapped form, so that
- * one comparison serves both. Reads into a buffer that is given: a request costs no allocation.
+ * one comparison serves both. Reads into a buffer that is given, so that a request costs no buffer.
  */
 import { isIP } from "node:net";
 
