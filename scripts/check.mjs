@@ -10,6 +10,7 @@ const steps = {
   format: ["oxfmt", "--check", "."],
   "lint and layers": ["oxlint", "--type-aware", "--deny-warnings"],
   types: ["tsc", "--noEmit"],
+  "types of the page": ["tsc", "--noEmit", "-p", "web"],
   "unused exports": ["knip"],
   tests: ["vitest", "run"],
 };

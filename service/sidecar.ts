@@ -124,6 +124,7 @@ async function composeRoles(composition: Composition, state: SidecarState): Prom
           spentStore: state.spentStore,
           ring: keys.ring,
           tokenTypes: issuer === undefined ? [TOKEN_TYPE_BLIND_RSA] : config.issuer.tokenTypes,
+          hasWebAuthn: config.attester?.webauthn.enabled ?? false,
           ...(issuer === undefined ? {} : { privateVerifier: issuer.pool }),
         })
       : undefined;

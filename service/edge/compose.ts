@@ -16,6 +16,7 @@ import { createAdmission } from "./admission.ts";
 import { type Clearance, createClearance } from "./clearance.ts";
 import { createGate } from "./gate.ts";
 import { createEdgeHandler, type EdgeHandler } from "./handler.ts";
+import { composePage } from "../web/compose.ts";
 import { registerEdgeRoutes } from "./routes.ts";
 import { compileRules, type EdgeRules } from "./rules.ts";
 
@@ -28,6 +29,8 @@ export interface EdgeDeps {
   readonly tokenTypes: readonly number[];
   /** Where the issuer is in this process. */
   readonly privateVerifier?: PrivateTokenVerifier;
+  /** Whether browsers can attest at this origin: only then has the page something to do. */
+  readonly hasWebAuthn: boolean;
 }
 
 export interface ComposedEdge {
@@ -59,7 +62,12 @@ export async function composeEdge(
     hosts: edge.hosts,
     authorizeHeaders: edge.authorize.headers,
   });
+  const page =
+    deps.hasWebAuthn && edge.clearanceSeconds > 0
+      ? composePage(app, { admission, hosts: edge.hosts })
+      : undefined;
   const handler = createEdgeHandler({
+    ...(page === undefined ? {} : { page }),
     hosts: edge.hosts,
     gate: createGate({ rules, mode: edge.mode, admission, metrics }),
     forwarder,

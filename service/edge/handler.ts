@@ -13,6 +13,7 @@ import type { AdmissionDecision, AdmissionRequest } from "./admission.ts";
 import { withoutClearanceCookie } from "./clearance.ts";
 import type { Gate } from "./gate.ts";
 import { networkOf, normalHost } from "./host.ts";
+import type { RenderedPage } from "../web/page.ts";
 import { refuse, refuseUpgrade } from "./refusal.ts";
 import type { JudgedRequest } from "./rules.ts";
 
@@ -32,6 +33,8 @@ export interface EdgeOptions {
   /** Fastify's routing: answers Stile's own endpoints. */
   readonly ownEndpoints: (request: IncomingMessage, response: ServerResponse) => void;
   readonly log: Log;
+  /** What a person's browser gets with a challenge; undefined for a request that is not one's. */
+  readonly page?: (request: IncomingMessage, wwwAuthenticate: string) => RenderedPage | undefined;
 }
 
 export interface EdgeHandler {
@@ -50,9 +53,10 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
     }
     const decision = await decide(request, host);
     if (decision.kind === "challenged") {
-      refuse(request, response, problemOf(decision.error), {
-        "www-authenticate": decision.wwwAuthenticate,
-      });
+      const { error, wwwAuthenticate } = decision;
+      const challenge = { "www-authenticate": wwwAuthenticate };
+      const page = options.page?.(request, wwwAuthenticate);
+      refuse(request, response, problemOf(error), challenge, page);
       return;
     }
     try {

@@ -5,6 +5,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { type Problem, PROBLEM_MEDIA_TYPE } from "../problems.ts";
+import type { RenderedPage } from "../web/page.ts";
 
 /** A refused request with a body up to this size keeps its connection; a larger one is not read. */
 const MAX_DISCARDED_BYTES = 65_536;
@@ -19,6 +20,7 @@ export const securityHeaders: Readonly<Record<string, string>> = {
   "x-content-type-options": "nosniff",
 };
 
+const PAGE_TYPE = "text/html; charset=utf-8";
 const PAGE_STYLE =
   "body{font:1.1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:12vh auto;padding:0 1rem}" +
   "@media(prefers-color-scheme:dark){body{background:#111;color:#eee}}";
@@ -28,10 +30,15 @@ function refusalBody(
   problem: Problem,
   accept: string | undefined,
 ): { contentType: string; body: string } {
-  if (accept === undefined || !/\btext\/html\b/i.test(accept)) {
+  if (!acceptsPage(accept)) {
     return { contentType: PROBLEM_MEDIA_TYPE, body: JSON.stringify(problem.body) };
   }
-  return { contentType: "text/html; charset=utf-8", body: pageOf(problem) };
+  return { contentType: PAGE_TYPE, body: pageOf(problem) };
+}
+
+/** A browser that shows what it gets to a person asks for HTML by name. */
+export function acceptsPage(accept: string | undefined): boolean {
+  return accept !== undefined && /\btext\/html\b/i.test(accept);
 }
 
 function pageOf(problem: Problem): string {
@@ -53,18 +60,23 @@ export function refuse(
   response: ServerResponse,
   problem: Problem,
   headers: Readonly<Record<string, string>>,
+  page?: RenderedPage,
 ): void {
   if (response.headersSent) {
     // Part of the answer is out: only cutting the connection tells the client that it is not whole.
     request.socket.destroy();
     return;
   }
-  const { contentType, body } = refusalBody(problem, request.headers.accept);
+  const { contentType, body } =
+    page === undefined
+      ? refusalBody(problem, request.headers.accept)
+      : { contentType: PAGE_TYPE, body: page.html };
   const keep = problem.status !== 400 && isSmallBody(request);
   response.writeHead(problem.status, {
     ...securityHeaders,
     ...problem.headers,
     ...headers,
+    ...page?.headers,
     "content-type": contentType,
     "content-length": Buffer.byteLength(body),
     ...(keep ? {} : { connection: "close" }),

@@ -14,7 +14,7 @@ describe("the house", () => {
     });
     const { stdout } = await run.catch((error: unknown) => error as { stdout: string });
     expect(stdout).not.toContain("FAILED");
-    expect(stdout.match(/^ok /gm)).toHaveLength(4);
+    expect(stdout.match(/^ok /gm)).toHaveLength(5);
   });
 
   it("has a reason for every runtime dependency", () => {

@@ -1,0 +1,42 @@
+/** Puts the interstitial together: its scripts, the cookie for a token, and which requests get it. */
+import type { IncomingMessage } from "node:http";
+import type { FastifyInstance } from "fastify";
+import { parseWwwAuthenticate, TOKEN_TYPE_BLIND_RSA } from "../../tokens/index.ts";
+import { acceptsPage } from "../edge/refusal.ts";
+import { loadPageAssets, registerPageAssets } from "./assets.ts";
+import { createPageRenderer, type RenderedPage } from "./page.ts";
+import { type ClearanceRouteOptions, registerClearanceRoute } from "./routes.ts";
+
+/** @throws `SERVICE_CONFIG_INVALID` where the scripts have not been built */
+export function composePage(
+  app: FastifyInstance,
+  options: ClearanceRouteOptions,
+): (request: IncomingMessage, wwwAuthenticate: string) => RenderedPage | undefined {
+  const assets = loadPageAssets();
+  registerPageAssets(app, assets);
+  registerClearanceRoute(app, options);
+  const render = createPageRenderer(assets);
+  return (request, wwwAuthenticate) => {
+    if (!isNavigation(request)) return undefined;
+    const asked = parseWwwAuthenticate(wwwAuthenticate).find(
+      ({ tokenChallenge }) => tokenChallenge.tokenType === TOKEN_TYPE_BLIND_RSA,
+    );
+    const { tokenKey } = asked ?? {};
+    if (asked === undefined || tokenKey === undefined) return undefined;
+    return render({
+      method: request.method ?? "GET",
+      acceptLanguage: request.headers["accept-language"],
+      challenge: asked.challenge,
+      tokenKey,
+      maxAgeSeconds: asked.maxAgeSeconds ?? 0,
+    });
+  };
+}
+
+/** A page in a window of its own: a frame could not hold the ceremony, and a fetch would not show it. */
+function isNavigation({ headers }: IncomingMessage): boolean {
+  const mode = headers["sec-fetch-mode"];
+  const destination = headers["sec-fetch-dest"];
+  const isTop = destination === undefined || destination === "document";
+  return acceptsPage(headers.accept) && isTop && (mode === undefined || mode === "navigate");
+}

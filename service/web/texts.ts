@@ -1,0 +1,215 @@
+/** What the page says, in the languages that it speaks. Plain words: no "attestation", no "token". */
+
+export const LANGUAGES = ["en", "de", "fr", "es", "zh"] as const;
+export type Language = (typeof LANGUAGES)[number];
+export type PageTexts = Readonly<Record<string, string>>;
+
+const STATES = [
+  "working.heading",
+  "working-starting.text",
+  "working-touching.text",
+  "working-making.text",
+  "working-entering.text",
+  "ready.heading",
+  "ready.text",
+  "ready.button",
+  "resend.heading",
+  "resend.text",
+  "resend.button",
+  "failed.heading",
+  "failed-unsupported.text",
+  "failed-cancelled.text",
+  "failed-cancelled.button",
+  "failed-refused.text",
+  "failed-refused.button",
+  "failed-exhausted.text",
+  "failed-exhausted.button",
+  "failed-offline.text",
+  "failed-offline.button",
+  "failed-busy.text",
+  "failed-busy.button",
+  "failed-cookies.text",
+  "failed-cookies.button",
+  "retry-at",
+  "about",
+  "noscript",
+] as const;
+
+const ROWS: Readonly<Record<Language, readonly string[]>> = {
+  en: [
+    "One moment",
+    "Checking what this browser has already.",
+    "Please follow your browser's prompt.",
+    "Getting entry passes for this browser.",
+    "Opening the page.",
+    "Is this a real device?",
+    "This site lets in people on genuine hardware, without puzzles. Confirm with your fingerprint, face, PIN or security key. The site learns that a genuine device is here, and nothing about you.",
+    "Continue",
+    "You are in",
+    "What you were sending has not been sent. Go back and send it again: what you typed should still be there.",
+    "Go back",
+    "This did not work",
+    "This browser cannot confirm its device. Please use a current version of Chrome, Edge, Firefox or Safari, or another device.",
+    "Nothing was confirmed. You can try again, also with a phone or a security key.",
+    "Try again",
+    "This device is not accepted here. You can try another one, such as a phone or a security key.",
+    "Try another device",
+    "This device has used up its entry passes for now.",
+    "Try again",
+    "The site cannot be reached. Please check your connection.",
+    "Try again",
+    "The site is busy. Please try again in a moment.",
+    "Try again",
+    "You were let in, but this browser does not keep the cookie that says so. Please allow cookies for this site.",
+    "Try again",
+    "You can try again from {time}.",
+    "Entry passes are blind: the site cannot tell which device got them, nor that two visits belong together.",
+    "Please switch on JavaScript, or use a browser that speaks Privacy Pass.",
+  ],
+  de: [
+    "Einen Moment",
+    "Es wird geprüft, was dieser Browser schon hat.",
+    "Bitte folgen Sie dem Hinweis Ihres Browsers.",
+    "Eintrittspässe für diesen Browser werden geholt.",
+    "Die Seite wird geöffnet.",
+    "Ist das ein echtes Gerät?",
+    "Diese Website lässt Menschen mit echten Geräten ein, ohne Rätsel. Bestätigen Sie mit Fingerabdruck, Gesicht, PIN oder Sicherheitsschlüssel. Die Website erfährt, dass hier ein echtes Gerät ist, und nichts über Sie.",
+    "Weiter",
+    "Sie sind drin",
+    "Was Sie senden wollten, ist nicht gesendet. Gehen Sie zurück und senden Sie es noch einmal: Was Sie eingegeben haben, sollte noch da sein.",
+    "Zurück",
+    "Das hat nicht geklappt",
+    "Dieser Browser kann sein Gerät nicht bestätigen. Bitte nehmen Sie eine aktuelle Version von Chrome, Edge, Firefox oder Safari oder ein anderes Gerät.",
+    "Es wurde nichts bestätigt. Sie können es noch einmal versuchen, auch mit einem Telefon oder einem Sicherheitsschlüssel.",
+    "Noch einmal versuchen",
+    "Dieses Gerät wird hier nicht angenommen. Sie können ein anderes versuchen, etwa ein Telefon oder einen Sicherheitsschlüssel.",
+    "Ein anderes Gerät versuchen",
+    "Dieses Gerät hat seine Eintrittspässe vorerst aufgebraucht.",
+    "Noch einmal versuchen",
+    "Die Website ist nicht zu erreichen. Bitte prüfen Sie Ihre Verbindung.",
+    "Noch einmal versuchen",
+    "Die Website ist ausgelastet. Bitte versuchen Sie es gleich noch einmal.",
+    "Noch einmal versuchen",
+    "Sie wurden eingelassen, aber dieser Browser behält das Cookie nicht, das es sagt. Bitte erlauben Sie Cookies für diese Website.",
+    "Noch einmal versuchen",
+    "Ab {time} können Sie es noch einmal versuchen.",
+    "Eintrittspässe sind blind: Die Website kann nicht erkennen, welches Gerät sie bekam, noch dass zwei Besuche zusammengehören.",
+    "Bitte schalten Sie JavaScript ein, oder nehmen Sie einen Browser, der Privacy Pass spricht.",
+  ],
+  fr: [
+    "Un instant",
+    "Vérification de ce que ce navigateur possède déjà.",
+    "Suivez l’invite de votre navigateur.",
+    "Obtention de laissez-passer pour ce navigateur.",
+    "Ouverture de la page.",
+    "Est-ce un véritable appareil ?",
+    "Ce site laisse entrer les personnes sur un véritable appareil, sans énigmes. Confirmez avec votre empreinte, votre visage, votre code ou une clé de sécurité. Le site apprend qu’un véritable appareil est là, et rien sur vous.",
+    "Continuer",
+    "Vous êtes entré",
+    "Ce que vous envoyiez n’est pas parti. Revenez en arrière et envoyez-le de nouveau : votre saisie devrait encore être là.",
+    "Revenir",
+    "Cela n’a pas fonctionné",
+    "Ce navigateur ne peut pas confirmer son appareil. Utilisez une version récente de Chrome, Edge, Firefox ou Safari, ou un autre appareil.",
+    "Rien n’a été confirmé. Vous pouvez réessayer, aussi avec un téléphone ou une clé de sécurité.",
+    "Réessayer",
+    "Cet appareil n’est pas accepté ici. Vous pouvez en essayer un autre, comme un téléphone ou une clé de sécurité.",
+    "Essayer un autre appareil",
+    "Cet appareil a épuisé ses laissez-passer pour le moment.",
+    "Réessayer",
+    "Le site est injoignable. Vérifiez votre connexion.",
+    "Réessayer",
+    "Le site est occupé. Réessayez dans un instant.",
+    "Réessayer",
+    "Vous êtes entré, mais ce navigateur ne garde pas le cookie qui le dit. Autorisez les cookies pour ce site.",
+    "Réessayer",
+    "Vous pourrez réessayer à partir de {time}.",
+    "Les laissez-passer sont aveugles : le site ne peut pas savoir quel appareil les a reçus, ni que deux visites vont ensemble.",
+    "Activez JavaScript, ou utilisez un navigateur qui parle Privacy Pass.",
+  ],
+  es: [
+    "Un momento",
+    "Comprobando lo que este navegador ya tiene.",
+    "Siga las indicaciones de su navegador.",
+    "Obteniendo pases de entrada para este navegador.",
+    "Abriendo la página.",
+    "¿Es un dispositivo auténtico?",
+    "Este sitio deja entrar a personas con dispositivos auténticos, sin acertijos. Confirme con su huella, rostro, PIN o llave de seguridad. El sitio sabe que hay un dispositivo auténtico, y nada sobre usted.",
+    "Continuar",
+    "Ya está dentro",
+    "Lo que enviaba no se ha enviado. Vuelva atrás y envíelo de nuevo: lo que escribió debería seguir ahí.",
+    "Volver",
+    "No ha funcionado",
+    "Este navegador no puede confirmar su dispositivo. Use una versión actual de Chrome, Edge, Firefox o Safari, u otro dispositivo.",
+    "No se confirmó nada. Puede intentarlo de nuevo, también con un teléfono o una llave de seguridad.",
+    "Intentar de nuevo",
+    "Este dispositivo no se acepta aquí. Puede probar con otro, como un teléfono o una llave de seguridad.",
+    "Probar otro dispositivo",
+    "Este dispositivo ha agotado sus pases de entrada por ahora.",
+    "Intentar de nuevo",
+    "No se puede acceder al sitio. Compruebe su conexión.",
+    "Intentar de nuevo",
+    "El sitio está ocupado. Inténtelo de nuevo en un momento.",
+    "Intentar de nuevo",
+    "Se le dejó entrar, pero este navegador no guarda la cookie que lo indica. Permita las cookies de este sitio.",
+    "Intentar de nuevo",
+    "Podrá intentarlo de nuevo a partir de {time}.",
+    "Los pases son ciegos: el sitio no puede saber qué dispositivo los recibió, ni que dos visitas van juntas.",
+    "Active JavaScript o use un navegador que hable Privacy Pass.",
+  ],
+  zh: [
+    "请稍候",
+    "正在检查此浏览器已有的凭证。",
+    "请按照浏览器的提示操作。",
+    "正在为此浏览器获取通行证。",
+    "正在打开页面。",
+    "这是真实的设备吗？",
+    "本网站无需验证码，只让使用真实设备的人进入。请用指纹、面容、PIN 或安全密钥确认。网站只知道这里有一台真实的设备，对您一无所知。",
+    "继续",
+    "您已进入",
+    "您要发送的内容尚未发送。请返回并返回：您填写的内容应仍在。",
+    "返回",
+    "未能成功",
+    "此浏览器无法确认其设备。请使用新版 Chrome、Edge、Firefox 或 Safari，或换一台设备。",
+    "未确认任何内容。您可以重试，也可以使用手机或安全密钥。",
+    "重试",
+    "此处不接受这台设备。您可以尝试其他设备，例如手机或安全密钥。",
+    "尝试其他设备",
+    "这台设备的通行证暂时已用完。",
+    "重试",
+    "无法连接到网站。请检查您的网络。",
+    "重试",
+    "网站繁忙，请稍后重试。",
+    "重试",
+    "您已获准进入，但此浏览器没有保留相应的 Cookie。请允许本网站使用 Cookie。",
+    "重试",
+    "您可以在 {time} 之后重试。",
+    "通行证是盲签的：网站无法得知是哪台设备取得了它们，也无法得知两次访问是否属于同一人。",
+    "请启用 JavaScript，或使用支持 Privacy Pass 的浏览器。",
+  ],
+};
+
+/** Every state has its text in every language: a missing row stops the start. */
+export function textsOf(language: Language): PageTexts {
+  const row = ROWS[language];
+  if (row.length !== STATES.length) throw new TypeError(`texts: ${language} is not complete`);
+  return Object.fromEntries(STATES.map((name, i) => [name, row[i] ?? ""]));
+}
+
+/** The first language of an Accept-Language header that the page speaks (RFC 9110 §12.5.4), else English. */
+export function chooseLanguage(header: string | undefined): Language {
+  const wanted = (header ?? "")
+    .slice(0, 1_024)
+    .split(",")
+    .map((part) => {
+      const [tag = "", ...parameters] = part.trim().toLowerCase().split(";");
+      const quality = parameters.map((text) => /^\s*q=([01](?:\.\d{0,3})?)$/.exec(text)?.[1]);
+      return { language: tag.split("-")[0] ?? "", quality: Number(quality[0] ?? "1") };
+    })
+    .filter(({ quality }) => quality > 0)
+    .toSorted((a, b) => b.quality - a.quality);
+  for (const { language } of wanted) {
+    const known = LANGUAGES.find((name) => name === language);
+    if (known !== undefined) return known;
+  }
+  return "en";
+}

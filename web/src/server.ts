@@ -1,0 +1,58 @@
+/** Stile's endpoints, as the page asks them. All are of this origin. */
+import { Failure, failureOf } from "./failure.ts";
+
+export interface Ceremony {
+  readonly session: string;
+  readonly publicKey: PublicKeyCredentialCreationOptionsJSON &
+    PublicKeyCredentialRequestOptionsJSON;
+}
+
+export interface AttestationAnswer {
+  readonly attestationResult: string;
+  readonly expiresIn: number;
+}
+
+/** @throws Failure `offline` where there is no answer */
+export async function ask(path: string, init: RequestInit): Promise<Response> {
+  try {
+    return await fetch(path, { ...init, cache: "no-store", redirect: "error" });
+  } catch {
+    throw new Failure("offline");
+  }
+}
+
+export async function askJson<T>(path: string, body: unknown): Promise<T> {
+  const answer = await ask(path, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  if (!answer.ok) throw await failureOf(answer);
+  return (await answer.json()) as T;
+}
+
+/** @returns whether the token was taken; false where another one may do. */
+export async function redeem(token: Uint8Array): Promise<boolean> {
+  const answer = await ask("/.stile/clearance", {
+    method: "POST",
+    headers: { authorization: `PrivateToken token="${toBase64(token)}"` },
+  });
+  if (answer.ok) return true;
+  if (answer.status === 401) return false;
+  throw await failureOf(answer);
+}
+
+export function toBase64Url(bytes: Uint8Array): string {
+  return toBase64(bytes).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
+
+export function fromBase64Url(text: string): Uint8Array<ArrayBuffer> {
+  const base64 = text.replaceAll("-", "+").replaceAll("_", "/");
+  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+}
+
+/** As RFC 9577 spells a token: base64url, with padding. */
+function toBase64(bytes: Uint8Array): string {
+  const text = btoa(String.fromCharCode(...bytes));
+  return text.replaceAll("+", "-").replaceAll("/", "_");
+}

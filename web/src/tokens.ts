@@ -1,0 +1,91 @@
+/** A batch of blind tokens, from the worker over the issuer and back, into the store. */
+import { type Attested, dpopProof } from "./attest.ts";
+import { Failure, failureOf } from "./failure.ts";
+import { ask } from "./server.ts";
+import type { PageStore } from "./store.ts";
+import type { WorkerAnswer, WorkerRequest } from "./worker.ts";
+
+export interface PageChallenge {
+  readonly challenge: Uint8Array<ArrayBuffer>;
+  readonly tokenKey: Uint8Array<ArrayBuffer>;
+  readonly maxAgeSeconds: number;
+}
+
+const PATH = "/token-request";
+
+/** @param workerUrl of this origin. @throws Failure */
+export async function obtainTokens(
+  store: PageStore,
+  attested: Attested,
+  asked: PageChallenge,
+  count: number,
+  workerUrl: string,
+): Promise<void> {
+  const worker = new Worker(policy.createScriptURL(workerUrl), { type: "module" });
+  try {
+    const { challenge, tokenKey } = asked;
+    const blinded = await work(worker, { step: "blind", challenge, tokenKey, count });
+    if (blinded.step !== "blinded") throw new Failure("busy");
+    const answer = await ask(PATH, {
+      method: "POST",
+      headers: {
+        authorization: `DPoP ${attested.jwt}`,
+        dpop: await dpopProof(attested, PATH),
+        "content-type": blinded.mediaType,
+        accept: blinded.accept,
+      },
+      body: Uint8Array.from(blinded.body),
+    });
+    if (!answer.ok) throw await failureOf(answer);
+    const finished = await work(worker, {
+      step: "finalize",
+      status: answer.status,
+      mediaType: (answer.headers.get("content-type") ?? "").split(";")[0]?.trim() ?? "",
+      body: new Uint8Array(await answer.arrayBuffer()),
+    });
+    if (finished.step !== "tokens") throw new Failure("busy");
+    const challengeDigest = await digestOf(challenge);
+    const expiresAtMs = Date.now() + asked.maxAgeSeconds * 1_000;
+    await store.putTokens(
+      finished.tokens.map((token) => ({ challengeDigest, token, expiresAtMs })),
+    );
+  } finally {
+    worker.terminate();
+  }
+}
+
+/** SHA-256, hexadecimal. */
+export async function digestOf(challenge: Uint8Array<ArrayBuffer>): Promise<string> {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", challenge));
+  return [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function work(worker: Worker, request: WorkerRequest): Promise<WorkerAnswer> {
+  return new Promise((resolve, reject) => {
+    worker.onmessage = (event: MessageEvent<WorkerAnswer>) => resolve(event.data);
+    worker.onerror = () => reject(new Failure("busy"));
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has no target origin
+    worker.postMessage(request);
+  });
+}
+
+/** The part of the Trusted Types API that is used; not in TypeScript's DOM library. */
+interface ScriptPolicy {
+  readonly createScriptURL: (text: string) => string;
+}
+interface TrustedTypesFactory {
+  readonly createPolicy: (name: string, rules: ScriptPolicy) => ScriptPolicy;
+}
+
+const rules: ScriptPolicy = {
+  createScriptURL: (text) => {
+    if (!/^\/\.stile\/web\/[a-z]+-[A-Z0-9]+\.js$/.test(text)) throw new TypeError("not ours");
+    return text;
+  },
+};
+/** The one URL that this page may run, of this origin and of our folder. A policy can be made only once. */
+const policy: ScriptPolicy =
+  (globalThis as { trustedTypes?: TrustedTypesFactory }).trustedTypes?.createPolicy(
+    "stile",
+    rules,
+  ) ?? rules;
