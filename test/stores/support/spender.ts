@@ -4,7 +4,8 @@
  * Arguments: folder, first. It is killed, or its file size limit makes its writes fail.
  */
 import { writeSync } from "node:fs";
-import { openSpentLevelStore } from "../../../service/stores/index.ts";
+// Not by the index: clients of other databases make standard output a stream that may answer EAGAIN.
+import { openSpentLevelStore } from "../../../service/stores/spent-level.ts";
 import { isStileError } from "../../../wire/index.ts";
 import { identifier } from "./nonces.ts";
 
