@@ -24,8 +24,7 @@ const onlyWhatIsUsed = {
   },
 };
 
-const built = await build({
-  entryPoints: { main: join(root, "src/main.ts"), worker: join(root, "src/worker.ts") },
+const common = {
   bundle: true,
   plugins: [onlyWhatIsUsed],
   minify: true,
@@ -35,12 +34,20 @@ const built = await build({
   legalComments: "none",
   write: false,
   outdir: dist,
-});
-mkdirSync(dist, { recursive: true });
-const files = built.outputFiles.map(({ contents, path }) => {
-  const name = path.slice(path.lastIndexOf("/") + 1, -".js".length);
+};
+
+/** @returns the script under a name with its digest */
+async function script(name, define = {}) {
+  const entryPoints = { [name]: join(root, "src", `${name}.ts`) };
+  const { outputFiles } = await build({ ...common, entryPoints, define });
+  const [{ contents }] = outputFiles;
   return { name, file: `${name}-${digestOf(contents)}.js`, contents };
-});
+}
+
+const worker = await script("worker");
+const define = { STILE_WORKER_URL: JSON.stringify(`/.stile/web/${worker.file}`) };
+const files = [await script("main"), worker, await script("client", define)];
+mkdirSync(dist, { recursive: true });
 for (const { contents, file } of files) writeFileSync(join(dist, file), contents);
 const list = Object.fromEntries(files.map(({ file, name }) => [name, file]));
 writeFileSync(join(dist, "list.json"), `${JSON.stringify(list)}\n`);

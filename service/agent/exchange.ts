@@ -9,7 +9,7 @@ import { StileError } from "../../wire/index.ts";
 
 export interface ExchangeRequest {
   readonly url: string;
-  readonly method: "GET" | "POST";
+  readonly method: "GET" | "POST" | "OPTIONS";
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: Uint8Array;
   /** PEM of further trusted CAs; without it the system's. */

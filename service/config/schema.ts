@@ -157,6 +157,16 @@ const edge = {
     1_000_000,
     10_000,
   ),
+  cors: Type.Object(
+    {
+      origins: Type.Array(Type.String({ pattern: "^https?://[a-z0-9.:[\\]-]+$", maxLength: 512 }), {
+        description: "origins of other pages that may call what is behind this edge (docs/web.md)",
+        maxItems: 256,
+        default: [],
+      }),
+    },
+    section,
+  ),
   spentStore: Type.Object(spentStore, section),
   issuer: Type.Optional(followedIssuer),
   upstreamTimeoutSeconds: whole("until the upstream's first byte, and between bytes", 1, 3_600, 60),

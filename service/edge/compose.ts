@@ -14,6 +14,7 @@ import type { EdgeConfig } from "../config/index.ts";
 import type { Composition } from "../sidecar.ts";
 import { createAdmission } from "./admission.ts";
 import { type Clearance, createClearance } from "./clearance.ts";
+import { createCors } from "./cors.ts";
 import { createGate } from "./gate.ts";
 import { createEdgeHandler, type EdgeHandler } from "./handler.ts";
 import { composePage } from "../web/compose.ts";
@@ -68,6 +69,7 @@ export async function composeEdge(
       : undefined;
   const handler = createEdgeHandler({
     ...(page === undefined ? {} : { page }),
+    cors: createCors(edge.cors.origins),
     hosts: edge.hosts,
     gate: createGate({ rules, mode: edge.mode, admission, metrics }),
     forwarder,

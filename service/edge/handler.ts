@@ -11,6 +11,7 @@ import { errorFields, type Log } from "../log.ts";
 import { type Problem, problemOf } from "../problems.ts";
 import type { AdmissionDecision, AdmissionRequest } from "./admission.ts";
 import { withoutClearanceCookie } from "./clearance.ts";
+import type { Cors } from "./cors.ts";
 import type { Gate } from "./gate.ts";
 import { networkOf, normalHost } from "./host.ts";
 import type { RenderedPage } from "../web/page.ts";
@@ -33,6 +34,7 @@ export interface EdgeOptions {
   /** Fastify's routing: answers Stile's own endpoints. */
   readonly ownEndpoints: (request: IncomingMessage, response: ServerResponse) => void;
   readonly log: Log;
+  readonly cors: Cors;
   /** What a person's browser gets with a challenge; undefined for a request that is not one's. */
   readonly page?: (request: IncomingMessage, wwwAuthenticate: string) => RenderedPage | undefined;
 }
@@ -47,14 +49,15 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
 
   async function handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const host = checkedHost(request);
+    if (options.cors.answerPreflight(request, response)) return;
+    const cors = options.cors.headersFor(request);
     if (isOwnPath(request.url ?? "/")) {
-      options.ownEndpoints(request, response);
-      return;
+      return options.ownEndpoints(request, response.setHeaders(new Map(Object.entries(cors))));
     }
     const decision = await decide(request, host);
     if (decision.kind === "challenged") {
       const { error, wwwAuthenticate } = decision;
-      const challenge = { "www-authenticate": wwwAuthenticate };
+      const challenge = { ...cors, "www-authenticate": wwwAuthenticate };
       const page = options.page?.(request, wwwAuthenticate);
       refuse(request, response, problemOf(error), challenge, page);
       return;
@@ -63,7 +66,7 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
       await options.forwarder.forward(request, response, forwardedHeaders(request, decision));
     } catch (error) {
       // The token is spent whatever became of the request: the client is not to pay again.
-      refuse(request, response, noted(error), clearanceHeaders(decision));
+      refuse(request, response, noted(error), { ...cors, ...clearanceHeaders(decision) });
     }
   }
 

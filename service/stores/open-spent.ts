@@ -7,8 +7,6 @@ import { StileError } from "../../wire/index.ts";
 import type { SpentStoreConfig } from "../config/index.ts";
 import type { GroupCommitObserver } from "./group-commit.ts";
 import { openSpentLevelStore } from "./spent-level.ts";
-import { openSpentPostgresStore } from "./spent-postgres.ts";
-import { openSpentValkeyStore } from "./spent-valkey.ts";
 
 export interface OpenSpentOptions {
   readonly config: SpentStoreConfig;
@@ -20,8 +18,11 @@ export interface OpenSpentOptions {
 
 const IDENTITY_BYTES = 16;
 
-/** @throws `SERVICE_CONFIG_INVALID`, `TOKEN_STORE_UNAVAILABLE` */
-export function openSpentStore(options: OpenSpentOptions): Promise<SpentStore> {
+/**
+ * A client of a database that is not used is not loaded.
+ * @throws `SERVICE_CONFIG_INVALID`, `TOKEN_STORE_UNAVAILABLE`
+ */
+export async function openSpentStore(options: OpenSpentOptions): Promise<SpentStore> {
   const { config, observe, stateDir } = options;
   if (config.engine === "embedded") {
     return openSpentLevelStore({ folder: join(stateDir, "spent"), observe });
@@ -41,8 +42,10 @@ export function openSpentStore(options: OpenSpentOptions): Promise<SpentStore> {
       ...(password === undefined ? {} : { password }),
       ...(ca === undefined ? {} : { ssl: { ca } }),
     };
+    const { openSpentPostgresStore } = await import("./spent-postgres.ts");
     return openSpentPostgresStore({ connection, unsafeDurability, observe });
   }
+  const { openSpentValkeyStore } = await import("./spent-valkey.ts");
   return openSpentValkeyStore({
     nodes: servers,
     cluster: config.cluster,

@@ -5,12 +5,15 @@ import { brotliCompressSync, gzipSync } from "node:zlib";
 import type { FastifyInstance } from "fastify";
 import { StileError } from "../../wire/index.ts";
 
-export const ASSET_PREFIX = "/.stile/web/";
+const ASSET_PREFIX = "/.stile/web/";
+const CLIENT_PATH = "/.stile/client.js";
 
 export interface PageAssets {
   /** Path of the page's script. */
   readonly mainUrl: string;
   readonly workerUrl: string;
+  /** What `/.stile/client.js` leads to. */
+  readonly clientUrl: string;
   readonly files: readonly PageAsset[];
 }
 
@@ -29,14 +32,16 @@ export function loadPageAssets(folder: string = DIST): PageAssets {
     const list = JSON.parse(readFileSync(join(folder, "list.json"), "utf8")) as {
       main: string;
       worker: string;
+      client: string;
     };
-    const files = [list.main, list.worker].map((name) => {
+    const files = [list.main, list.worker, list.client].map((name) => {
       const identity = readFileSync(join(folder, name));
       return { name, identity, br: brotliCompressSync(identity), gzip: gzipSync(identity) };
     });
     return {
       mainUrl: ASSET_PREFIX + list.main,
       workerUrl: ASSET_PREFIX + list.worker,
+      clientUrl: ASSET_PREFIX + list.client,
       files,
     };
   } catch (cause) {
@@ -46,17 +51,30 @@ export function loadPageAssets(folder: string = DIST): PageAssets {
 }
 
 /** Their names carry their content's digest: they never change, and may be kept for ever. */
-export function registerPageAssets(app: FastifyInstance, { files }: PageAssets): void {
+export function registerPageAssets(app: FastifyInstance, assets: PageAssets): void {
+  const { clientUrl, files } = assets;
+  app.get(
+    CLIENT_PATH,
+    { schema: { summary: "The client for single-page applications" } },
+    (_request, reply) =>
+      // A module that is redirected keeps its identity, and the name behind may be kept for ever.
+      reply.header("cache-control", "public, max-age=300").redirect(clientUrl, 302),
+  );
   for (const file of files) {
     app.get(`${ASSET_PREFIX}${file.name}`, { schema: { hide: true } }, (request, reply) => {
       const encoding = encodingFor(request.headers["accept-encoding"]);
       if (encoding !== "identity") void reply.header("content-encoding", encoding);
-      return reply
-        .header("cache-control", "public, max-age=31536000, immutable")
-        .header("vary", "accept-encoding")
-        .header("content-security-policy", "default-src 'none'; connect-src 'self'")
-        .type("text/javascript; charset=utf-8")
-        .send(file[encoding]);
+      return (
+        reply
+          .header("cache-control", "public, max-age=31536000, immutable")
+          .header("vary", "accept-encoding")
+          // Public, the same for everyone: pages of other origins may run them.
+          .header("access-control-allow-origin", "*")
+          .header("cross-origin-resource-policy", "cross-origin")
+          .header("content-security-policy", "default-src 'none'; connect-src 'self'")
+          .type("text/javascript; charset=utf-8")
+          .send(file[encoding])
+      );
     });
   }
 }

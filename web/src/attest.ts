@@ -4,7 +4,7 @@
  * request (DPoP, RFC 9449).
  */
 import { Failure } from "./failure.ts";
-import { askJson, type AttestationAnswer, type Ceremony, toBase64Url } from "./server.ts";
+import { askJson, type AttestationAnswer, type Ceremony, endpoint, toBase64Url } from "./server.ts";
 import type { PageStore, StoredDevice } from "./store.ts";
 
 /** A result that ends this soon is not used any more. */
@@ -101,7 +101,7 @@ export async function dpopProof({ device, jwt }: Attested, path: string): Promis
   const ath = new Uint8Array(await crypto.subtle.digest("SHA-256", encoder.encode(jwt)));
   const payload = {
     htm: "POST",
-    htu: `${location.origin}${path}`,
+    htu: `${endpoint.origin}${path}`,
     iat: Math.floor(Date.now() / 1_000),
     jti: toBase64Url(crypto.getRandomValues(new Uint8Array(16))),
     ath: toBase64Url(ath),

@@ -1,5 +1,8 @@
-/** Stile's endpoints, as the page asks them. All are of this origin. */
+/** Stile's endpoints, as a page asks them. */
 import { Failure, failureOf } from "./failure.ts";
+
+/** Where they are: the page's own origin, unless an application says otherwise. */
+export const endpoint: { origin: string } = { origin: location.origin };
 
 export interface Ceremony {
   readonly session: string;
@@ -15,7 +18,7 @@ export interface AttestationAnswer {
 /** @throws Failure `offline` where there is no answer */
 export async function ask(path: string, init: RequestInit): Promise<Response> {
   try {
-    return await fetch(path, { ...init, cache: "no-store", redirect: "error" });
+    return await fetch(endpoint.origin + path, { ...init, cache: "no-store", redirect: "error" });
   } catch {
     throw new Failure("offline");
   }
@@ -35,11 +38,16 @@ export async function askJson<T>(path: string, body: unknown): Promise<T> {
 export async function redeem(token: Uint8Array): Promise<boolean> {
   const answer = await ask("/.stile/clearance", {
     method: "POST",
-    headers: { authorization: `PrivateToken token="${toBase64(token)}"` },
+    headers: { authorization: tokenAuthorization(token) },
   });
   if (answer.ok) return true;
   if (answer.status === 401) return false;
   throw await failureOf(answer);
+}
+
+/** As RFC 9577 §2.2.1 spells it: base64url, with padding. */
+export function tokenAuthorization(token: Uint8Array): string {
+  return `PrivateToken token="${toBase64(token)}"`;
 }
 
 export function toBase64Url(bytes: Uint8Array): string {
@@ -51,7 +59,7 @@ export function fromBase64Url(text: string): Uint8Array<ArrayBuffer> {
   return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
 }
 
-/** As RFC 9577 spells a token: base64url, with padding. */
+/** Base64url, with padding. */
 function toBase64(bytes: Uint8Array): string {
   const text = btoa(String.fromCharCode(...bytes));
   return text.replaceAll("+", "-").replaceAll("/", "_");

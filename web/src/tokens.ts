@@ -1,7 +1,7 @@
 /** A batch of blind tokens, from the worker over the issuer and back, into the store. */
 import { type Attested, dpopProof } from "./attest.ts";
 import { Failure, failureOf } from "./failure.ts";
-import { ask } from "./server.ts";
+import { ask, endpoint } from "./server.ts";
 import type { PageStore } from "./store.ts";
 import type { WorkerAnswer, WorkerRequest } from "./worker.ts";
 
@@ -21,7 +21,7 @@ export async function obtainTokens(
   count: number,
   workerUrl: string,
 ): Promise<void> {
-  const worker = new Worker(policy.createScriptURL(workerUrl), { type: "module" });
+  const worker = startWorker(workerUrl);
   try {
     const { challenge, tokenKey } = asked;
     const blinded = await work(worker, { step: "blind", challenge, tokenKey, count });
@@ -54,6 +54,19 @@ export async function obtainTokens(
   }
 }
 
+/** A browser runs workers of the page's own origin only; one that imports is of it. */
+function startWorker(path: string): Worker {
+  const url = policy.createScriptURL(path);
+  if (endpoint.origin === location.origin) return new Worker(url, { type: "module" });
+  const text = `import ${JSON.stringify(endpoint.origin + url)};`;
+  const blob = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+  try {
+    return new Worker(blob, { type: "module" });
+  } finally {
+    URL.revokeObjectURL(blob);
+  }
+}
+
 /** SHA-256, hexadecimal. */
 export async function digestOf(challenge: Uint8Array<ArrayBuffer>): Promise<string> {
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", challenge));
@@ -83,9 +96,14 @@ const rules: ScriptPolicy = {
     return text;
   },
 };
-/** The one URL that this page may run, of this origin and of our folder. A policy can be made only once. */
-const policy: ScriptPolicy =
-  (globalThis as { trustedTypes?: TrustedTypesFactory }).trustedTypes?.createPolicy(
-    "stile",
-    rules,
-  ) ?? rules;
+/** The one URL that a page may run, of our folder. A policy can be made only once, and where a page allows it. */
+const policy: ScriptPolicy = createPolicy();
+
+function createPolicy(): ScriptPolicy {
+  const { trustedTypes } = globalThis as { trustedTypes?: TrustedTypesFactory };
+  try {
+    return trustedTypes?.createPolicy("stile", rules) ?? rules;
+  } catch {
+    return rules;
+  }
+}
