@@ -46,7 +46,12 @@ async function script(name, define = {}) {
 
 const worker = await script("worker");
 const define = { STILE_WORKER_URL: JSON.stringify(`/.stile/web/${worker.file}`) };
-const files = [await script("main"), worker, await script("client", define)];
+const files = [
+  await script("main"),
+  worker,
+  await script("client", define),
+  await script("operator"),
+];
 mkdirSync(dist, { recursive: true });
 for (const { contents, file } of files) writeFileSync(join(dist, file), contents);
 const list = Object.fromEntries(files.map(({ file, name }) => [name, file]));

@@ -11,7 +11,9 @@ import type { IssuerKeys } from "../keys/issuer-keys.ts";
 import { refuseErrors } from "../http/app.ts";
 import type { Log } from "../log.ts";
 import type { Metrics } from "../metrics.ts";
+import { VERSION } from "../version.ts";
 import { registerRevocationRoutes, type RevocationRoutes } from "./revocations.ts";
+import { registerView } from "./view.ts";
 
 /** What the roles of the process have to show. */
 export interface OperatorParts {
@@ -44,6 +46,7 @@ export async function startOperatorListener(options: OperatorOptions): Promise<O
   const target = parseOperatorListen(options.listen);
   // As on the public listener: what a schema does not name is refused, not dropped.
   const app = fastify({ ajv: { customOptions: { removeAdditional: false, coerceTypes: false } } });
+  refuseOtherSites(app);
   registerOperatorRoutes(app, options);
   if (target.kind === "unix") {
     rmSync(target.path, { force: true });
@@ -55,8 +58,27 @@ export async function startOperatorListener(options: OperatorOptions): Promise<O
   return { address, close: () => app.close() };
 }
 
+/**
+ * A browser of the operator's own machine reaches this listener, too, and with it every page that it shows.
+ * A page of another site, also one whose name was rebound to loopback, may neither read here nor switch.
+ */
+function refuseOtherSites(app: FastifyInstance): void {
+  app.addHook("onRequest", (request, _reply, done) => {
+    const { host = "", origin, "sec-fetch-site": site } = request.headers;
+    const isOurs = LOOPBACK_HOST.test(host) || request.raw.socket.remoteAddress === undefined;
+    const isOwnOrigin = origin === undefined || origin === `http://${host}`;
+    const isOwnSite = site === undefined || site === "same-origin" || site === "none";
+    if (isOurs && isOwnOrigin && isOwnSite) return done();
+    done(new StileError("SERVICE_HOST_UNKNOWN", "the operator listener is for loopback names"));
+  });
+}
+
+/** What names loopback whatever a name server says. Over a Unix socket any name will do. */
+const LOOPBACK_HOST = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?$/i;
+
 function registerOperatorRoutes(app: FastifyInstance, options: OperatorOptions): void {
   const { attesters, keys, metrics, revocations } = options;
+  registerView(app, VERSION);
   app.get("/livez", () => ({ status: "live" }));
   app.get("/readyz", (_request, reply) => {
     const ready = options.isReady();

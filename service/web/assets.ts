@@ -28,12 +28,8 @@ const DIST = join(import.meta.dirname, "..", "..", "web", "dist");
 
 /** @throws `SERVICE_CONFIG_INVALID` where they have not been built */
 export function loadPageAssets(folder: string = DIST): PageAssets {
-  try {
-    const list = JSON.parse(readFileSync(join(folder, "list.json"), "utf8")) as {
-      main: string;
-      worker: string;
-      client: string;
-    };
+  return built(() => {
+    const list = listIn(folder);
     const files = [list.main, list.worker, list.client].map((name) => {
       const identity = readFileSync(join(folder, name));
       return { name, identity, br: brotliCompressSync(identity), gzip: gzipSync(identity) };
@@ -44,8 +40,25 @@ export function loadPageAssets(folder: string = DIST): PageAssets {
       clientUrl: ASSET_PREFIX + list.client,
       files,
     };
+  });
+}
+
+/** Of the operator's view. @throws `SERVICE_CONFIG_INVALID` where it has not been built */
+export function loadOperatorScript(): Buffer {
+  return built(() => readFileSync(join(DIST, listIn(DIST).operator)));
+}
+
+function listIn(
+  folder: string,
+): Readonly<Record<"main" | "worker" | "client" | "operator", string>> {
+  return JSON.parse(readFileSync(join(folder, "list.json"), "utf8")) as ReturnType<typeof listIn>;
+}
+
+function built<T>(load: () => T): T {
+  try {
+    return load();
   } catch (cause) {
-    const message = "the page's scripts are not built: run npm run setup";
+    const message = "the scripts of web/ are not built: run npm run setup";
     throw new StileError("SERVICE_CONFIG_INVALID", message, { cause });
   }
 }
