@@ -1,7 +1,7 @@
 /**
  * `npm run bench`: what Stile costs, as ratios to what the machine can do, all in one run. The floors are
  * `openssl speed`, a bare server of the same runtime, and node:crypto alone. Bounded: about two minutes.
- * `--only edge` or `--only attest` runs one part.
+ * `--only edge`, `--only attest` or `--only page` runs one part.
  */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -13,6 +13,7 @@ import { benchAttestation } from "./attestation.ts";
 import { type LoadResult, runLoad } from "./load.ts";
 import { batchRequests, clearanceHeader, getRequest, tokenHeaders } from "./requests.ts";
 import { type BenchServer, startServer } from "./servers.ts";
+import { benchPage } from "./page.ts";
 import { benchSpentStore } from "./spent-store.ts";
 
 const CONNECTIONS = 32;
@@ -30,7 +31,7 @@ interface Figure {
   readonly p99Ms: number;
 }
 
-const PARTS = { edge: runEdge, attest: runAttest } as const;
+const PARTS = { edge: runEdge, attest: runAttest, page: runPage } as const;
 
 const dir = mkdtempSync(join(tmpdir(), "stile-bench-bare-"));
 const servers: BenchServer[] = [];
@@ -53,6 +54,18 @@ async function main(): Promise<void> {
     `${cpus()[0]?.model ?? "unknown CPU"}, ${availableParallelism()} cores, Node ${process.versions.node}`,
   );
   for (const [name, part] of Object.entries(PARTS)) if (names.includes(name)) await part();
+}
+
+async function runPage(): Promise<void> {
+  const figures = await benchPage();
+  if (figures === undefined) {
+    console.log("page in Chromium                        skipped: Chromium is not installed");
+    return;
+  }
+  const { admittedMs, interactiveMs, visits, worstAdmittedMs } = figures;
+  console.log(
+    `page in Chromium, ${visits} first visits          interactive after ${interactiveMs.toFixed(0)} ms, from the touch to the site ${admittedMs.toFixed(0)} ms (medians; worst ${worstAdmittedMs.toFixed(0)} ms)`,
+  );
 }
 
 async function runAttest(): Promise<void> {

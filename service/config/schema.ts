@@ -157,6 +157,13 @@ const edge = {
     1_000_000,
     10_000,
   ),
+  fallbackUrl: Type.Optional(
+    Type.String({
+      description: "link that the page offers those whom it cannot help, https://…",
+      pattern: "^https://[!-~]+$",
+      maxLength: 2_048,
+    }),
+  ),
   cors: Type.Object(
     {
       origins: Type.Array(Type.String({ pattern: "^https?://[a-z0-9.:[\\]-]+$", maxLength: 512 }), {

@@ -49,6 +49,7 @@ export interface EdgeConfig {
   readonly maxUpstreamRequests: number;
   readonly upstreamTimeoutSeconds: number;
   readonly authorize: { readonly headers: "off" | "original" | "forwarded" };
+  readonly fallbackUrl?: string;
   readonly cors: { readonly origins: readonly string[] };
   readonly spentStore: SpentStoreConfig;
   /** Of the role edge: whose keys it redeems under. */

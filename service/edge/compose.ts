@@ -65,7 +65,7 @@ export async function composeEdge(
   });
   const page =
     deps.hasWebAuthn && edge.clearanceSeconds > 0
-      ? composePage(app, { admission, hosts: edge.hosts })
+      ? composePage(app, { admission, hosts: edge.hosts, fallbackUrl: edge.fallbackUrl })
       : undefined;
   const handler = createEdgeHandler({
     ...(page === undefined ? {} : { page }),

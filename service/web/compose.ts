@@ -10,12 +10,12 @@ import { type ClearanceRouteOptions, registerClearanceRoute } from "./routes.ts"
 /** @throws `SERVICE_CONFIG_INVALID` where the scripts have not been built */
 export function composePage(
   app: FastifyInstance,
-  options: ClearanceRouteOptions,
+  options: ClearanceRouteOptions & { readonly fallbackUrl: string | undefined },
 ): (request: IncomingMessage, wwwAuthenticate: string) => RenderedPage | undefined {
   const assets = loadPageAssets();
   registerPageAssets(app, assets);
   registerClearanceRoute(app, options);
-  const render = createPageRenderer(assets);
+  const render = createPageRenderer(assets, options.fallbackUrl);
   return (request, wwwAuthenticate) => {
     if (!isNavigation(request)) return undefined;
     const asked = parseWwwAuthenticate(wwwAuthenticate).find(

@@ -36,6 +36,9 @@ main{width:100%;max-width:30rem;background:var(--card);border:1px solid var(--li
 h1{font-size:1.5rem;line-height:1.25;margin:0 0 .75rem;text-wrap:balance}
 p{margin:0 0 1.25rem;text-wrap:pretty}
 button{font:inherit;font-weight:600;width:100%;padding:.8rem 1rem;border:0;border-radius:.6rem;background:var(--go);color:var(--on);cursor:pointer}
+#aside p{margin:1rem 0 0;text-align:center}
+a,.plain{color:var(--go)}
+.plain{display:inline;width:auto;padding:0;background:none;font-weight:inherit;text-decoration:underline}
 button:hover{filter:brightness(1.08)}
 button:focus-visible{outline:3px solid var(--go);outline-offset:3px}
 progress{width:100%;height:.4rem;accent-color:var(--go);margin-bottom:1.25rem}
@@ -43,13 +46,17 @@ progress{width:100%;height:.4rem;accent-color:var(--go);margin-bottom:1.25rem}
 small{display:block;margin-top:1.5rem;padding-top:1rem;border-top:1px solid var(--line);color:var(--soft);font-size:.875rem}
 `;
 
-export function createPageRenderer(assets: PageAssets): PageRenderer {
+/** @param fallbackUrl a link for those whom the page cannot help */
+export function createPageRenderer(assets: PageAssets, fallbackUrl?: string): PageRenderer {
   const texts = new Map(LANGUAGES.map((language) => [language, textsOf(language)]));
   return (request) => {
     const language = chooseLanguage(request.acceptLanguage);
     const nonce = randomBytes(NONCE_BYTES).toString("base64url");
     return {
-      html: render(request, language, texts.get(language) ?? textsOf("en"), nonce, assets),
+      html: render(request, language, texts.get(language) ?? textsOf("en"), nonce, {
+        ...assets,
+        fallbackUrl,
+      }),
       headers: {
         "content-security-policy": policyOf(nonce),
         "content-language": language,
@@ -79,7 +86,7 @@ function render(
   language: Language,
   texts: PageTexts,
   nonce: string,
-  assets: PageAssets,
+  { fallbackUrl, mainUrl, workerUrl }: PageAssets & { readonly fallbackUrl: string | undefined },
 ): string {
   const data = {
     challenge: encodeBase64Url(request.challenge),
@@ -87,22 +94,27 @@ function render(
     maxAgeSeconds: request.maxAgeSeconds,
     batch: BATCH,
     method: request.method,
-    workerUrl: assets.workerUrl,
+    workerUrl,
     texts,
   };
-  const heading = escapeHtml(texts["working.heading"] ?? "");
-  const about = escapeHtml(texts["about"] ?? "");
-  const noscript = escapeHtml(texts["noscript"] ?? "");
+  const text = (name: string): string => escapeHtml(texts[name] ?? "");
+  const heading = text("working.heading");
+  const fallback =
+    fallbackUrl === undefined
+      ? ""
+      : `<p><a href="${escapeHtml(fallbackUrl)}">${text("fallback")}</a></p>`;
   return (
     `<!doctype html><html lang="${language}"><head><meta charset="utf-8">` +
     `<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="robots" content="noindex">` +
     `<title>${heading}</title><style nonce="${nonce}">${STYLE}</style>` +
     `<script type="application/json" id="stile">${escapeJson(data)}</script>` +
-    `<script type="module" nonce="${nonce}" src="${assets.mainUrl}"></script></head>` +
+    `<script type="module" nonce="${nonce}" src="${mainUrl}"></script></head>` +
     `<body><main><div role="status" aria-live="polite"><h1 id="heading">${heading}</h1>` +
-    `<p id="text"></p></div><noscript><p>${noscript}</p></noscript>` +
+    `<p id="text"></p></div><noscript><p>${text("noscript")}</p>${fallback}</noscript>` +
     `<progress id="progress" max="1" value="0" aria-labelledby="heading"></progress>` +
-    `<button id="continue" type="button" hidden></button><small>${about}</small></main></body></html>`
+    `<button id="continue" type="button" hidden></button><div id="aside" hidden>${fallback}</div>` +
+    `<small>${text("about")} <button id="forget" type="button" class="plain" hidden>${text("forget")}</button>` +
+    `</small></main></body></html>`
   );
 }
 

@@ -33,6 +33,8 @@ const STATES = [
   "retry-at",
   "about",
   "noscript",
+  "fallback",
+  "forget",
 ] as const;
 
 const ROWS: Readonly<Record<Language, readonly string[]>> = {
@@ -65,6 +67,8 @@ const ROWS: Readonly<Record<Language, readonly string[]>> = {
     "You can try again from {time}.",
     "Entry passes are blind: the site cannot tell which device got them, nor that two visits belong together.",
     "Please switch on JavaScript, or use a browser that speaks Privacy Pass.",
+    "Another way in",
+    "Forget what this site keeps here",
   ],
   de: [
     "Einen Moment",
@@ -95,6 +99,8 @@ const ROWS: Readonly<Record<Language, readonly string[]>> = {
     "Ab {time} können Sie es noch einmal versuchen.",
     "Eintrittspässe sind blind: Die Website kann nicht erkennen, welches Gerät sie bekam, noch dass zwei Besuche zusammengehören.",
     "Bitte schalten Sie JavaScript ein, oder nehmen Sie einen Browser, der Privacy Pass spricht.",
+    "Ein anderer Weg hinein",
+    "Vergessen, was diese Website hier aufbewahrt",
   ],
   fr: [
     "Un instant",
@@ -125,6 +131,8 @@ const ROWS: Readonly<Record<Language, readonly string[]>> = {
     "Vous pourrez réessayer à partir de {time}.",
     "Les laissez-passer sont aveugles : le site ne peut pas savoir quel appareil les a reçus, ni que deux visites vont ensemble.",
     "Activez JavaScript, ou utilisez un navigateur qui parle Privacy Pass.",
+    "Une autre entrée",
+    "Oublier ce que ce site garde ici",
   ],
   es: [
     "Un momento",
@@ -155,6 +163,8 @@ const ROWS: Readonly<Record<Language, readonly string[]>> = {
     "Podrá intentarlo de nuevo a partir de {time}.",
     "Los pases son ciegos: el sitio no puede saber qué dispositivo los recibió, ni que dos visitas van juntas.",
     "Active JavaScript o use un navegador que hable Privacy Pass.",
+    "Otra entrada",
+    "Olvidar lo que este sitio guarda aquí",
   ],
   zh: [
     "请稍候",
@@ -185,6 +195,8 @@ const ROWS: Readonly<Record<Language, readonly string[]>> = {
     "您可以在 {time} 之后重试。",
     "通行证是盲签的：网站无法得知是哪台设备取得了它们，也无法得知两次访问是否属于同一人。",
     "请启用 JavaScript，或使用支持 Privacy Pass 的浏览器。",
+    "其他进入方式",
+    "清除本网站在此保存的内容",
   ],
 };
 

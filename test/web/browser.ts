@@ -8,8 +8,8 @@ import {
   type Page,
 } from "playwright-core";
 
-const CHROMIUM = ["/usr/bin/chromium", "/usr/bin/chromium-browser"].find((path) =>
-  existsSync(path),
+export const CHROMIUM: string | undefined = ["/usr/bin/chromium", "/usr/bin/chromium-browser"].find(
+  (path) => existsSync(path),
 );
 export const chromiumMissing: boolean = CHROMIUM === undefined;
 

@@ -66,6 +66,14 @@ describe("the page", () => {
     expect(second.html.match(/<\/script>/g)).toHaveLength(2);
   });
 
+  it("offers another way where the operator has one", () => {
+    const { html } = createPageRenderer(assets, 'https://help.example/?a="b"&c=d')(request);
+    expect(html).toContain(
+      '<a href="https://help.example/?a=&quot;b&quot;&amp;c=d">Another way in</a>',
+    );
+    expect(render(request).html).not.toContain("<a ");
+  });
+
   it("is not served where its scripts were not built", () => {
     expect(codeOf(() => loadPageAssets("/nowhere"))).toBe("SERVICE_CONFIG_INVALID");
   });
@@ -89,7 +97,7 @@ describe.skipIf(chromiumMissing)("a person in Chromium", () => {
   };
   const enter = async (page: Page): Promise<void> => {
     await stateIs(page, "ready");
-    await page.getByRole("button").click();
+    await page.locator("#continue").click();
     await isAdmitted(page);
   };
   const forgetClearance = (visitor: Visitor): Promise<void> => visitor.context.clearCookies();
@@ -99,7 +107,7 @@ describe.skipIf(chromiumMissing)("a person in Chromium", () => {
     const { page } = visitor;
     await stateIs(page, "ready");
     const started = performance.now();
-    await page.getByRole("button").click();
+    await page.locator("#continue").click();
     await isAdmitted(page);
     console.log(`page: ${Math.round(performance.now() - started)} ms from the click to the site`);
     expect(page.url()).toBe(`${target.url}/hello?a=1#part`);
@@ -126,7 +134,7 @@ describe.skipIf(chromiumMissing)("a person in Chromium", () => {
     await Promise.all([stateIs(visitor.page, "ready"), stateIs(second, "ready")]);
     // Only the first tab has an authenticator; the second waits, and finds the first one's tokens.
     await visitor.page.bringToFront();
-    await visitor.page.getByRole("button").click();
+    await visitor.page.locator("#continue").click();
     await second.evaluate("document.getElementById('continue').click()");
     await Promise.all([isAdmitted(visitor.page), isAdmitted(second)]);
     expect(visitor.errors).toEqual([]);
@@ -182,14 +190,14 @@ describe.skipIf(chromiumMissing)("a person in Chromium", () => {
     );
     await page.goto(`${target.url}/form`);
     await page.locator("input").fill("kept");
-    await page.getByRole("button").click();
+    await page.getByText("go").click();
     await stateIs(page, "ready");
-    await page.getByRole("button").click();
+    await page.locator("#continue").click();
     await stateIs(page, "resend");
-    await page.getByRole("button").click();
+    await page.locator("#continue").click();
     await page.locator("input").waitFor();
     expect(await page.locator("input").inputValue()).toBe("kept");
-    await page.getByRole("button").click();
+    await page.getByText("go").click();
     await isAdmitted(page);
     expect(await page.innerText("body")).toContain('"method": "POST"');
     await visitor.context.close();
@@ -216,19 +224,19 @@ describe.skipIf(chromiumMissing)("a person in Chromium", () => {
     const { context, page, setTouch } = visitor;
     await stateIs(page, "ready");
     await cause(visitor);
-    await page.getByRole("button").click();
+    await page.locator("#continue").click();
     await stateIs(page, `failed-${why}`);
     expect((await page.locator("#text").innerText()).length).toBeGreaterThan(20);
     await context.setOffline(false);
     await context.unrouteAll();
     await setTouch(true);
-    await page.getByRole("button").click();
+    await page.locator("#continue").click();
     if ((await page.locator("body").getAttribute("data-state")) === "ready") await enter(page);
     await expect
       .poll(
         async () => {
           const isReady = await page.locator('body[data-state="ready"]').count();
-          if (isReady > 0) await page.getByRole("button").click();
+          if (isReady > 0) await page.locator("#continue").click();
           return page.getByText("you were let in").count();
         },
         { timeout: 10_000 },
@@ -236,6 +244,20 @@ describe.skipIf(chromiumMissing)("a person in Chromium", () => {
       .toBe(1);
     expect(visitor.errors.filter((text) => !/ERR_INTERNET_DISCONNECTED/.test(text))).toEqual([]);
     await context.close();
+  });
+
+  it("may have everything forgotten", async () => {
+    const visitor = await visit();
+    await enter(visitor.page);
+    await forgetClearance(visitor);
+    // The next visit finds a token of the first, and would be let in by it.
+    await visitor.context.route("**/.stile/clearance", (route) => route.abort(), { times: 1 });
+    await visitor.page.evaluate("sessionStorage.clear()");
+    await visitor.page.goto(`${target.url}/later`);
+    await stateIs(visitor.page, "failed-offline");
+    await visitor.page.locator("#forget").click();
+    await stateIs(visitor.page, "ready");
+    await visitor.context.close();
   });
 
   it("is told when the browser cannot do it, or keeps no cookies", async () => {
@@ -249,7 +271,7 @@ describe.skipIf(chromiumMissing)("a person in Chromium", () => {
     await other.context.route("**/.stile/clearance", (route) => route.fulfill({ status: 204 }));
     await other.page.goto(`${target.url}/`);
     await stateIs(other.page, "ready");
-    await other.page.getByRole("button").click();
+    await other.page.locator("#continue").click();
     await stateIs(other.page, "failed-cookies");
     await other.context.close();
   });

@@ -35,13 +35,25 @@ const asked: PageChallenge = {
   tokenKey: fromBase64Url(data.tokenKey),
   maxAgeSeconds: data.maxAgeSeconds,
 };
-const view: View = createView(data.texts, () => void run(onContinue));
+const view: View = createView(data.texts, {
+  onContinue: () => void run(onContinue),
+  onForget: () => void run(forget),
+});
 let store: PageStore | undefined;
 let next: "touch" | "start" | "back" = "start";
 
 async function onContinue(): Promise<void> {
   if (next === "back") return history.back();
   return next === "touch" ? enterByTouch() : enterQuietly();
+}
+
+/** Tokens and device key; the next visit begins as the first did. */
+async function forget(): Promise<void> {
+  store ??= await openPageStore();
+  const here = store;
+  await exclusive(() => here.clear());
+  sessionStorage.removeItem(ENTERED);
+  return enterQuietly();
 }
 
 /** With what is at hand; where that does not do, the person is asked. */

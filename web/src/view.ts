@@ -23,12 +23,20 @@ const PROGRESS: Readonly<Record<Step, number>> = {
   entering: 0.9,
 };
 
-export function createView(texts: Texts, onContinue: () => void): View {
+export interface ViewActions {
+  readonly onContinue: () => void;
+  readonly onForget: () => void;
+}
+
+export function createView(texts: Texts, actions: ViewActions): View {
   const heading = element("heading");
   const text = element("text");
   const button = element("continue") as HTMLButtonElement;
   const progress = element("progress") as HTMLProgressElement;
-  button.addEventListener("click", onContinue);
+  const forget = element("forget");
+  const aside = element("aside");
+  button.addEventListener("click", actions.onContinue);
+  forget.addEventListener("click", actions.onForget);
   return {
     show: (state) => {
       const name = nameOf(state);
@@ -38,6 +46,8 @@ export function createView(texts: Texts, onContinue: () => void): View {
       const action = texts[`${name}.button`];
       button.hidden = action === undefined;
       button.textContent = action ?? "";
+      aside.hidden = state.kind !== "failed";
+      forget.hidden = state.kind === "working";
       progress.hidden = state.kind !== "working";
       if (state.kind === "working") progress.value = PROGRESS[state.step];
       if (action !== undefined) button.focus({ preventScroll: true });
