@@ -5,7 +5,8 @@ const config: ViteUserConfig = defineConfig({
     include: ["test/**/*.test.ts"],
     exclude: ["test/nightly/**", "node_modules/**"],
     pool: "forks",
-    maxWorkers: 2,
+    // Many tests wait for programs: one more than the cores of the smallest machine.
+    maxWorkers: 3,
     testTimeout: 30_000,
     hookTimeout: 60_000,
     globalSetup: ["test/support/global-setup.ts"],

@@ -15,7 +15,7 @@ import { type ChildSidecar, freePort, startChildSidecar } from "../support/child
 import { type Mint, openMint } from "../support/mint.ts";
 import { pipelineRaw, rawGet, type RawTarget } from "../support/raw-client.ts";
 
-const ROUNDS = Number(process.env["KILL_ROUNDS"] ?? "4");
+const ROUNDS = Number(process.env["KILL_ROUNDS"] ?? "3");
 const CONNECTIONS = 100;
 const PER_CONNECTION = 20;
 /** Never sent before the kill. */
