@@ -194,6 +194,7 @@ describe.skipIf(chromiumMissing)("a person in Chromium", () => {
     await stateIs(page, "ready");
     await page.locator("#continue").click();
     await stateIs(page, "resend");
+    await violationsOf(visitor);
     await page.locator("#continue").click();
     await page.locator("input").waitFor();
     expect(await page.locator("input").inputValue()).toBe("kept");
@@ -226,6 +227,7 @@ describe.skipIf(chromiumMissing)("a person in Chromium", () => {
     await cause(visitor);
     await page.locator("#continue").click();
     await stateIs(page, `failed-${why}`);
+    await violationsOf(visitor);
     expect((await page.locator("#text").innerText()).length).toBeGreaterThan(20);
     await context.setOffline(false);
     await context.unrouteAll();
@@ -265,6 +267,7 @@ describe.skipIf(chromiumMissing)("a person in Chromium", () => {
     await visitor.page.addInitScript("delete window.PublicKeyCredential");
     await visitor.page.goto(`${target.url}/`);
     await stateIs(visitor.page, "failed-unsupported");
+    await violationsOf(visitor);
     await visitor.context.close();
 
     const other = await newVisitor(browser);
@@ -273,10 +276,34 @@ describe.skipIf(chromiumMissing)("a person in Chromium", () => {
     await stateIs(other.page, "ready");
     await other.page.locator("#continue").click();
     await stateIs(other.page, "failed-cookies");
+    await violationsOf(other);
     await other.context.close();
   });
 
-  it("finds no accessibility violation in any state, in light, dark and on a phone", async () => {
+  it("finds no accessibility violation while it works", async () => {
+    const held: readonly (readonly [state: string, url: string])[] = [
+      ["working-touching", "**/attest/webauthn/options"],
+      ["working-making", "**/token-request"],
+      ["working-entering", "**/.stile/clearance"],
+    ];
+    for (const [state, url] of held) {
+      const visitor = await visit();
+      await stateIs(visitor.page, "ready");
+      let release = (): void => undefined;
+      const looked = new Promise<void>((resolve) => {
+        release = resolve;
+      });
+      await visitor.context.route(url, (route) => looked.then(() => route.continue()));
+      await visitor.page.locator("#continue").click();
+      await stateIs(visitor.page, state);
+      await violationsOf(visitor);
+      release();
+      await isAdmitted(visitor.page);
+      await visitor.context.close();
+    }
+  });
+
+  it("finds no accessibility violation in light, dark and on a phone", async () => {
     for (const options of [{}, { dark: true }, { width: 320, locale: "de-DE" }]) {
       const visitor = await visit(options);
       const { page } = visitor;
