@@ -5,8 +5,7 @@ const config: ViteUserConfig = defineConfig({
     include: ["test/**/*.test.ts"],
     exclude: ["test/nightly/**", "node_modules/**"],
     pool: "forks",
-    // Many tests wait for programs: one more than the cores of the smallest machine.
-    maxWorkers: 3,
+    maxWorkers: 2,
     testTimeout: 30_000,
     hookTimeout: 60_000,
     globalSetup: ["test/support/global-setup.ts"],

@@ -12,7 +12,7 @@ import {
 } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { StileError } from "../wire/index.ts";
-import { openSecrets } from "./keystore/index.ts";
+import { openSecrets, type Sealer } from "./keystore/index.ts";
 
 /** An ES256 key pair and the identifier that goes into `kid`. */
 export interface Es256Key {
@@ -34,7 +34,7 @@ const SECRET_BYTES = 32;
 /** @throws `TOKEN_KEY_STORE_INVALID` where the passphrase does not open what is there */
 export async function loadSidecarSecrets(
   dir: string,
-  passphrase: Uint8Array,
+  passphrase: Uint8Array | Sealer,
 ): Promise<SidecarSecrets> {
   const secrets = await openSecrets({ dir, passphrase });
   const random = (): Uint8Array => randomBytes(SECRET_BYTES);

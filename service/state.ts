@@ -17,7 +17,7 @@ import { createNodeTokenCrypto } from "../tokens/node/index.ts";
 import type { VoprfEnginePreference } from "../tokens/voprf/index.ts";
 import { StileError } from "../wire/index.ts";
 import type { AttesterConfig, Config, EdgeConfig } from "./config/index.ts";
-import { type Keystore, openKeystore } from "./keystore/index.ts";
+import { type Keystore, openKeystore, Sealer } from "./keystore/index.ts";
 import type { Metrics } from "./metrics.ts";
 import { loadSidecarSecrets, readPassphrase, type SidecarSecrets } from "./secrets.ts";
 import { SigningPool } from "./signing/index.ts";
@@ -72,14 +72,15 @@ interface StateDeps {
  */
 export async function openState(config: Config, deps: StateDeps): Promise<SidecarState> {
   const passphrase = readPassphrase(config.passphraseFile);
+  const sealer = new Sealer(passphrase);
+  passphrase.fill(0);
   // First what is locked: a second process on this folder must not come near the keys.
   deps.onClose(await lockFolder(config.stateDir));
   const attester = config.attester && (await openAttesterState(config, config.attester, deps));
   const spentStore = config.edge && (await openEdgeStore(config, config.edge, deps));
-  const secrets = await loadSidecarSecrets(join(config.stateDir, "secrets"), passphrase);
+  const secrets = await loadSidecarSecrets(join(config.stateDir, "secrets"), sealer);
   const hasIssuer = config.role === "joint" || config.role === "issuer";
-  const issuer = hasIssuer ? await openIssuerState(config, passphrase, deps) : undefined;
-  passphrase.fill(0);
+  const issuer = hasIssuer ? await openIssuerState(config, sealer, deps) : undefined;
   return {
     secrets,
     tokenCrypto: createNodeTokenCrypto(),
@@ -131,7 +132,7 @@ async function openEdgeStore(
 
 async function openIssuerState(
   config: Config,
-  passphrase: Uint8Array,
+  passphrase: Sealer,
   { clock, onClose }: StateDeps,
 ): Promise<IssuerState> {
   const { maxQueue, tokenTypes, voprfEngine, workers } = config.issuer;

@@ -27,7 +27,7 @@ import {
 import { createKeyMaterial, type KeyMaterial } from "./key-material.ts";
 import { invalidFile, type SealMetadata } from "./sealed-file.ts";
 import { listSealedFiles, readSealedFile, SEALED_SUFFIX } from "./sealed-folder.ts";
-import { Sealer } from "./sealer.ts";
+import { asSealer, type Sealer } from "./sealer.ts";
 
 export interface StoredKey {
   readonly record: IssuerKeyRecord;
@@ -56,7 +56,7 @@ export interface KeystoreOptions {
   /** Created, for its owner alone, where it is missing. */
   readonly dir: string;
   /** Of 8 bytes or more; copied. */
-  readonly passphrase: Uint8Array;
+  readonly passphrase: Uint8Array | Sealer;
   /** For keys of the private token types. Default `native`. */
   readonly voprfEngine?: VoprfEnginePreference;
 }
@@ -70,7 +70,7 @@ const TOKEN_KEY_ID_HEX = /^[0-9a-f]{64}$/;
  */
 export async function openKeystore(options: KeystoreOptions): Promise<Keystore> {
   const { dir, passphrase, voprfEngine = "native" } = options;
-  const sealer = new Sealer(passphrase);
+  const sealer = asSealer(passphrase);
   const material = createKeyMaterial(voprfEngine);
   await makeFolderDurably(dir);
   const [first] = await listSealedFiles(dir, TOKEN_KEY_ID_HEX);

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { createFileDurably, makeFolderDurably } from "../stores/durable-file.ts";
 import { invalidFile } from "./sealed-file.ts";
 import { listSealedFiles, readSealedFile, SEALED_SUFFIX } from "./sealed-folder.ts";
-import { Sealer } from "./sealer.ts";
+import { asSealer, type Sealer } from "./sealer.ts";
 
 export interface Secrets {
   /**
@@ -27,8 +27,8 @@ export interface Secrets {
 export interface SecretsOptions {
   /** Created, for its owner alone, where it is missing. */
   readonly dir: string;
-  /** Of 8 bytes or more; copied. */
-  readonly passphrase: Uint8Array;
+  /** Of 8 bytes or more, copied; or what was made of one, shared with other stores. */
+  readonly passphrase: Uint8Array | Sealer;
 }
 
 const PURPOSE = "stile secret";
@@ -40,7 +40,7 @@ const MAX_SECRET_BYTES = 8_192;
  * short one; errors of the file system where `dir` cannot be made
  */
 export async function openSecrets({ dir, passphrase }: SecretsOptions): Promise<Secrets> {
-  const sealer = new Sealer(passphrase);
+  const sealer = asSealer(passphrase);
   await makeFolderDurably(dir);
   const [first] = await listSealedFiles(dir, SECRET_NAME);
   // A mistyped passphrase must not seal secrets that nobody can open later.

@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openRaw } from "../support/raw-client.ts";
 import { startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
 
-const CASES = 12_000;
+const CASES = 10_500;
 const LANES = 32;
 
 /** mulberry32: small, seeded, good enough. */
