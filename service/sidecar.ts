@@ -47,6 +47,8 @@ export interface Sidecar {
   readonly metrics: Metrics;
   /** Closes the spent store and nothing else, as its loss would: redemption then fails closed. */
   readonly closeSpentStore: () => Promise<void>;
+  /** Looks at the certificate files at once, rather than at the next interval. */
+  readonly reloadCertificates: () => void;
   /** Drains and closes everything; further calls wait for the first. */
   readonly stop: () => Promise<void>;
 }
@@ -144,9 +146,9 @@ async function composeRoles(composition: Composition, state: SidecarState): Prom
 }
 
 async function listen(
-  { app, config, metrics, onClose }: Composition,
+  { app, clock, config, log, metrics, onClose }: Composition,
   parts: ComposedRoles,
-): Promise<{ readonly port: number; readonly operatorAddress: string }> {
+): Promise<Pick<Sidecar, "port" | "operatorAddress" | "reloadCertificates">> {
   let ready = false;
   const operator = await startOperatorListener({
     ...parts.operator,
@@ -159,12 +161,18 @@ async function listen(
   const certificates = fileCertificates({
     certificateFile: config.tls.certificateFile,
     keyFile: config.tls.keyFile,
+    further: config.tls.certificates,
     pollMs: config.tls.reloadSeconds * 1_000,
-    observe,
+    clock,
+    observe: (event, certificateFile) => {
+      observe(event);
+      log.write(event === "certificate-reloaded" ? "info" : "error", event, { certificateFile });
+    },
   });
   onClose(() => certificates.close());
   const listener = createListener({
     certificates,
+    unknownName: config.tls.unknownName,
     limits: { ...DEFAULT_LISTENER_LIMITS, maxConnections: config.tls.maxConnections },
     handler: parts.handler.handle,
     upgrade: parts.handler.upgrade,
@@ -177,5 +185,5 @@ async function listen(
     ready = false;
     await listener.drain(config.limits.drainSeconds * 1_000);
   });
-  return { port, operatorAddress: operator.address };
+  return { port, operatorAddress: operator.address, reloadCertificates: certificates.reload };
 }

@@ -1,54 +1,74 @@
 /**
- * The server certificate from two files that may change while the listener runs. The content is compared
- * at intervals, because Kubernetes swaps a symbolic link and file events miss that. A broken new pair
- * keeps the old one in use: a renewal that went wrong must not take the service down.
+ * The server certificates from files that may change while the listener runs. Their content is compared
+ * at intervals, because Kubernetes swaps a symbolic link and file events miss that, and when asked to. A broken
+ * new pair keeps its old one in use, and the others go on: a renewal that went wrong must not take the
+ * service down.
  */
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createSecureContext } from "node:tls";
 import { StileError } from "../wire/index.ts";
-
-export interface ServerCertificate {
-  /** PEM: the certificate and its intermediates. */
-  readonly cert: string;
-  /** PEM. Secret. */
-  readonly key: string;
-}
+import {
+  certificatesByName,
+  dnsNamesOf,
+  type ServerCertificate,
+  type ServerCertificates,
+  signatureOf,
+  wildcardOf,
+} from "./server-names.ts";
 
 export interface CertificateSource {
-  readonly current: () => ServerCertificate;
-  /** Calls back after each change to a usable pair. */
-  readonly onChange: (listener: (certificate: ServerCertificate) => void) => void;
+  readonly current: () => ServerCertificates;
+  /** Calls back after each change to usable certificates. */
+  readonly onChange: (listener: () => void) => void;
+  /** Looks at the files now. A broken file is reported again, even if it was before. */
+  readonly reload: () => void;
   readonly close: () => void;
 }
 
-export interface FileCertificatesOptions {
+export interface CertificateFiles {
   readonly certificateFile: string;
   readonly keyFile: string;
-  readonly pollMs: number;
-  readonly observe: (event: "certificate-reloaded" | "certificate-reload-failed") => void;
+  /** Server names that it is used for, each covered by it; without them, all that it covers. */
+  readonly names?: readonly string[];
 }
 
-/** @throws `TLS_CERTIFICATE_INVALID` where the files cannot be used at start */
+type CertificateEvent = "certificate-reloaded" | "certificate-reload-failed";
+
+export interface FileCertificatesOptions extends CertificateFiles {
+  /** Further certificates, for other names or with keys of another type. */
+  readonly further?: readonly CertificateFiles[];
+  readonly pollMs: number;
+  /** Unix milliseconds: a new certificate that has ended does not replace one in use. */
+  readonly clock: () => number;
+  /** @param certificateFile whose certificate it is about; the files' content is never told */
+  readonly observe: (event: CertificateEvent, certificateFile: string) => void;
+}
+
+/** One pair of files, and what was last usable of it. */
+interface WatchedPair {
+  readonly files: CertificateFiles;
+  certificate: ServerCertificate;
+  /** In which way the files are broken at the moment. */
+  failed: string | undefined;
+}
+
+/** @throws `TLS_CERTIFICATE_INVALID` where files cannot be used at start */
 export function fileCertificates(options: FileCertificatesOptions): CertificateSource {
-  let current = readPair(options);
-  let failed: string | undefined;
-  const listeners: ((certificate: ServerCertificate) => void)[] = [];
+  const { clock, observe } = options;
+  const first = watch(options);
+  const others = (options.further ?? []).map(watch);
+  const index = (): ServerCertificates =>
+    certificatesByName([first.certificate, ...others.map(({ certificate }) => certificate)]);
+  let current = index();
+  const listeners: (() => void)[] = [];
 
   function look(): void {
-    try {
-      const next = readPair(options);
-      failed = undefined;
-      if (next.cert === current.cert && next.key === current.key) return;
-      for (const listener of listeners) listener(next);
-      current = next;
-      options.observe("certificate-reloaded");
-    } catch (error) {
-      // Once for each way in which the files are broken, not once for each look at them.
-      const reason = error instanceof StileError ? String(error.cause) : String(error);
-      if (reason !== failed) options.observe("certificate-reload-failed");
-      failed = reason;
-    }
+    const changed = [first, ...others].filter((pair) => lookAt(pair, clock(), observe));
+    if (changed.length === 0) return;
+    current = index();
+    for (const listener of listeners) listener();
+    for (const { files } of changed) observe("certificate-reloaded", files.certificateFile);
   }
 
   const timer = setInterval(look, options.pollMs);
@@ -56,23 +76,78 @@ export function fileCertificates(options: FileCertificatesOptions): CertificateS
   return {
     current: () => current,
     onChange: (listener) => listeners.push(listener),
+    reload: () => {
+      for (const pair of [first, ...others]) pair.failed = undefined;
+      look();
+    },
     close: () => clearInterval(timer),
   };
 }
 
-function readPair(options: FileCertificatesOptions): ServerCertificate {
+function watch(files: CertificateFiles): WatchedPair {
+  return { files, certificate: readPair(files, undefined), failed: undefined };
+}
+
+/** True where the pair has changed to another usable one. */
+function lookAt(
+  pair: WatchedPair,
+  nowMs: number,
+  observe: FileCertificatesOptions["observe"],
+): boolean {
   try {
-    const cert = readFileSync(options.certificateFile, "utf8");
-    const key = readFileSync(options.keyFile, "utf8");
-    if (!new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))) {
+    const next = readPair(pair.files, nowMs, pair.certificate);
+    pair.failed = undefined;
+    if (next === pair.certificate) return false;
+    pair.certificate = next;
+    return true;
+  } catch (error) {
+    // Once for each way in which the files are broken, not once for each look at them.
+    const reason = error instanceof StileError ? String(error.cause) : String(error);
+    if (reason !== pair.failed) observe("certificate-reload-failed", pair.files.certificateFile);
+    pair.failed = reason;
+    return false;
+  }
+}
+
+/**
+ * @param nowMs undefined at start: a certificate that has ended is better than none of the others
+ * @returns `known` itself where the files hold it
+ */
+function readPair(
+  files: CertificateFiles,
+  nowMs: number | undefined,
+  known?: ServerCertificate,
+): ServerCertificate {
+  try {
+    const cert = readFileSync(files.certificateFile, "utf8");
+    const key = readFileSync(files.keyFile, "utf8");
+    if (known !== undefined && cert === known.cert && key === known.key) return known;
+    const leaf = new X509Certificate(cert);
+    const privateKey = createPrivateKey(key);
+    if (!leaf.checkPrivateKey(privateKey)) {
       throw new Error("the key is not that of the certificate");
+    }
+    if (nowMs !== undefined && leaf.validToDate.getTime() <= nowMs) {
+      throw new Error("the certificate has ended");
     }
     // X509Certificate reads the first certificate only: the intermediates must be usable too.
     createSecureContext({ cert, key });
-    return { cert, key };
+    const signsWith = signatureOf(privateKey);
+    return { cert, key, signsWith, names: namesOf(leaf, files.names) };
   } catch (cause) {
     throw new StileError("TLS_CERTIFICATE_INVALID", "the TLS certificate and key cannot be used", {
       cause,
     });
   }
+}
+
+/** A name that the certificate does not cover would end every handshake that asks for it. */
+function namesOf(leaf: X509Certificate, wanted: readonly string[] | undefined): readonly string[] {
+  const covered = dnsNamesOf(leaf);
+  if (wanted === undefined) return covered;
+  const names = wanted.map((name) => name.toLowerCase());
+  const isCovered = (name: string): boolean =>
+    covered.includes(name) || covered.includes(wildcardOf(name));
+  if (!names.every(isCovered)) throw new Error("the certificate does not cover its names");
+  return names;
 }

@@ -15,6 +15,8 @@ interface OpenConnection {
 }
 
 export interface Connections {
+  /** The TCP connection below one that is still in its handshake. */
+  readonly rawOf: (socket: Socket) => Socket | undefined;
   /** True once the handshake is complete. */
   readonly isSecure: (socket: Duplex) => boolean;
   /** True where part of an answer is out: nothing else may be written to the connection then. */
@@ -64,6 +66,7 @@ export function trackConnections(server: Server): Connections {
   });
 
   return {
+    rawOf: (socket) => handshaking.get(peerOf(socket)),
     isSecure: (socket) => open.has(socket),
     isAnswering: (socket) => hasAnswerOut(open.get(socket)),
     isOurTurn: (socket) => isOurTurn(open.get(socket), socket),

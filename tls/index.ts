@@ -1,9 +1,9 @@
 /** TLS 1.3 termination, request hygiene and forwarding. It knows requests, never tokens or devices. */
 export {
+  type CertificateFiles,
   type CertificateSource,
   fileCertificates,
   type FileCertificatesOptions,
-  type ServerCertificate,
 } from "./certificates.ts";
 export { tlsExporter } from "./exporter.ts";
 export {

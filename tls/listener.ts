@@ -8,10 +8,16 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer, type Server, type ServerOptions } from "node:https";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
-import type { SecureContextOptions } from "node:tls";
-import type { CertificateSource, ServerCertificate } from "./certificates.ts";
+import {
+  createSecureContext,
+  type SecureContext,
+  type SecureContextOptions,
+  TLSSocket,
+} from "node:tls";
+import type { CertificateSource } from "./certificates.ts";
 import { trackConnections } from "./connections.ts";
 import { limitPipelining } from "./pipelining.ts";
+import { certificateFor, type CertificateGroup, type ServerCertificate } from "./server-names.ts";
 
 /** What the listener counts. A closed set, so that it can label a metric. */
 export type TlsEvent =
@@ -57,6 +63,11 @@ export const DEFAULT_LISTENER_LIMITS: ListenerLimits = {
 
 export interface ListenerOptions {
   readonly certificates: CertificateSource;
+  /**
+   * What a client gets that asks for a server name which no certificate covers: the alert `unrecognized_name`,
+   * or the first certificate. A client that names no server gets the first certificate in either case.
+   */
+  readonly unknownName: "refuse" | "first";
   readonly limits: ListenerLimits;
   /** Also gets requests with `Expect: 100-continue`, before anything was continued. */
   readonly handler: (request: IncomingMessage, response: ServerResponse) => void;
@@ -85,6 +96,11 @@ export interface Listener {
  */
 const GROUPS = "X25519MLKEM768/X25519:P-256";
 const ALPN_PROTOCOLS = ["http/1.1"];
+/**
+ * A plaintext record with the fatal alert unrecognized_name (RFC 6066 §3, RFC 8446 §5.1 and §6.2): before the
+ * ServerHello there are no keys. Node itself would only cut the connection.
+ */
+const UNRECOGNIZED_NAME = Uint8Array.of(0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70);
 const CLIENT_CERTIFICATES = {
   requestCert: true,
   rejectUnauthorized: false,
@@ -96,9 +112,16 @@ const REFUSAL_MS = 1_000;
 export function createListener(options: ListenerOptions): Listener {
   const { limits, observe } = options;
   const { asksForCertificates = false } = options;
-  const server = createServer({
-    ...serverOptions(options.certificates.current(), limits),
+  const contextOf = (group: CertificateGroup): SecureContextOptions => ({
+    ...secureContext(group),
     ...(asksForCertificates ? CLIENT_CERTIFICATES : {}),
+  });
+  const server = createServer({
+    ...contextOf(options.certificates.current().fallback),
+    ...serverOptions(limits),
+    SNICallback: selectByName(options, contextOf, (socket) =>
+      connections.rawOf(socket)?.write(UNRECOGNIZED_NAME),
+    ),
   });
   server.maxConnections = limits.maxConnections;
   server.maxHeadersCount = limits.maxHeaders;
@@ -133,20 +156,44 @@ export function createListener(options: ListenerOptions): Listener {
     if (error.code === "ECONNRESET" || connections.isAnswering(socket)) socket.destroy();
     else refuse(socket, REFUSALS[error.code ?? ""] ?? "400 Bad Request");
   });
-  options.certificates.onChange((certificate) => {
+  options.certificates.onChange(() => {
     // The whole set: setSecureContext forgets what it is not given, TLS 1.3-only first of all.
-    server.setSecureContext({
-      ...secureContext(certificate),
-      ...(asksForCertificates ? CLIENT_CERTIFICATES : {}),
-    });
+    server.setSecureContext(contextOf(options.certificates.current().fallback));
   });
   return { listen: (at) => listen(server, at), drain: (ms) => connections.drain(ms) };
 }
 
-function secureContext(certificate: ServerCertificate): SecureContextOptions {
+type SniCallback = NonNullable<ServerOptions["SNICallback"]>;
+
+/** Node calls it with the connection's TLSSocket as `this`, which leads to the connection to refuse. */
+function selectByName(
+  { certificates, unknownName }: ListenerOptions,
+  contextOf: (group: CertificateGroup) => SecureContextOptions,
+  refuseHandshake: (socket: TLSSocket) => void,
+): SniCallback {
+  // The contexts go with their certificates.
+  const contexts = new WeakMap<ServerCertificate, SecureContext>();
+  return function select(this: unknown, serverName: string, done: Parameters<SniCallback>[1]) {
+    const { fallback, select: groupOf } = certificates.current();
+    const group = groupOf(serverName) ?? (unknownName === "first" ? fallback : undefined);
+    const sharedSigalgs = this instanceof TLSSocket ? this.getSharedSigalgs() : [];
+    // One certificate: of a context with several, Node takes over only the last.
+    const certificate = group && certificateFor(group, sharedSigalgs);
+    if (certificate === undefined) {
+      if (this instanceof TLSSocket) refuseHandshake(this);
+      done(new Error("no certificate for the server name"));
+      return;
+    }
+    const context = contexts.get(certificate) ?? createSecureContext(contextOf([certificate]));
+    contexts.set(certificate, context);
+    done(null, context);
+  };
+}
+
+function secureContext(group: CertificateGroup): SecureContextOptions {
   return {
-    cert: certificate.cert,
-    key: certificate.key,
+    cert: group.map(({ cert }) => cert),
+    key: group.map(({ key }) => key),
     minVersion: "TLSv1.3",
     maxVersion: "TLSv1.3",
     ecdhCurve: GROUPS,
@@ -154,9 +201,8 @@ function secureContext(certificate: ServerCertificate): SecureContextOptions {
   };
 }
 
-function serverOptions(certificate: ServerCertificate, limits: ListenerLimits): ServerOptions {
+function serverOptions(limits: ListenerLimits): ServerOptions {
   return {
-    ...secureContext(certificate),
     ALPNProtocols: ALPN_PROTOCOLS,
     handshakeTimeout: limits.handshakeTimeoutMs,
     headersTimeout: limits.headersTimeoutMs,

@@ -54,7 +54,7 @@ async function serveDevelopment(dir: string, port: number): Promise<number> {
   return code;
 }
 
-/** Runs until SIGTERM or SIGINT, then drains. */
+/** Runs until SIGTERM or SIGINT, then drains. SIGHUP looks at the certificate files at once. */
 async function run(config: Config, log: Log, started: (sidecar: Sidecar) => void): Promise<number> {
   const warning = missingSecurityFixes(process.versions.node);
   if (warning !== undefined) log.write("warn", "node.outdated", { warning });
@@ -62,6 +62,7 @@ async function run(config: Config, log: Log, started: (sidecar: Sidecar) => void
   const sidecar = await startSidecar(config, { clock: Date.now, log });
   log.write("info", "started", { port: sidecar.port });
   started(sidecar);
+  process.on("SIGHUP", sidecar.reloadCertificates);
   await new Promise<void>((resolve) => {
     for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve());
   });

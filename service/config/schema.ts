@@ -47,10 +47,31 @@ function choice<const T extends readonly [string, ...string[]]>(
   return Type.Unsafe<T[number]>({ description, type: "string", enum: words, default: words[0] });
 }
 
+const serverCertificate = {
+  certificateFile: text("PEM file with the certificate and its intermediates"),
+  keyFile: text("PEM file with its private key"),
+  names: Type.Optional(
+    Type.Array(text("server name, or *.domain"), {
+      description: "server names that it is used for; without them, all of its subjectAltName",
+      minItems: 1,
+      maxItems: 256,
+    }),
+  ),
+};
+
 const tls = {
   certificateFile: text("PEM file with the server certificate and its intermediates"),
   keyFile: text("PEM file with the server's private key"),
-  reloadSeconds: whole("how often the two files are looked at for a change", 1, 86_400, 10),
+  certificates: Type.Array(Type.Object(serverCertificate, closed), {
+    description: "further certificates: for other server names, or with keys of another type",
+    maxItems: 256,
+    default: [],
+  }),
+  unknownName: choice(
+    "a client that asks for a name which no certificate covers: refuse it, or give it the first certificate",
+    ["refuse", "first"],
+  ),
+  reloadSeconds: whole("how often the files are looked at for a change", 1, 86_400, 10),
   maxConnections: whole("open connections; more are dropped and counted", 1, 1_000_000, 10_000),
 };
 

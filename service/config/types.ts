@@ -20,6 +20,8 @@ export interface Config {
   readonly tls: {
     readonly certificateFile: string;
     readonly keyFile: string;
+    readonly certificates: readonly ServerCertificateConfig[];
+    readonly unknownName: "refuse" | "first";
     readonly reloadSeconds: number;
     readonly maxConnections: number;
   };
@@ -32,6 +34,12 @@ export interface Config {
     readonly requestsPerMinute: number;
     readonly drainSeconds: number;
   };
+}
+
+export interface ServerCertificateConfig {
+  readonly certificateFile: string;
+  readonly keyFile: string;
+  readonly names?: readonly string[];
 }
 
 export interface EdgeConfig {

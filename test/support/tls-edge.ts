@@ -14,6 +14,7 @@ import type { Duplex } from "node:stream";
 import { connect, type ConnectionOptions, type TLSSocket } from "node:tls";
 import { developmentCertificates } from "../../service/dev/certificates.ts";
 import {
+  type CertificateFiles,
   type CertificateSource,
   checkRequestHead,
   createForwarder,
@@ -41,6 +42,7 @@ export interface TestCertificates {
   readonly ca: string;
   readonly certificateFile: string;
   readonly keyFile: string;
+  readonly further?: readonly CertificateFiles[];
   readonly remove: () => void;
 }
 
@@ -79,6 +81,10 @@ export interface EdgeOptions {
   readonly limits?: Partial<ListenerLimits>;
   readonly forwarder?: Partial<ForwarderOptions>;
   readonly extra?: Extra;
+  /** `refuse` unless it is said. */
+  readonly unknownName?: "refuse" | "first";
+  /** What the certificates' clock shows. */
+  readonly nowMs?: number;
 }
 
 export interface TestEdge {
@@ -96,7 +102,12 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
   const events: TlsEvent[] = [];
   const codes: string[] = [];
   const observe = (event: TlsEvent): void => void events.push(event);
-  const source = fileCertificates({ ...options.certificates, pollMs: 20, observe });
+  const source = fileCertificates({
+    ...options.certificates,
+    pollMs: 20,
+    clock: () => options.nowMs ?? Date.now(),
+    observe,
+  });
   const forwarder = createForwarder({
     upstream: parseUpstream(options.upstream),
     maxBodyBytes: 2 ** 27,
@@ -113,6 +124,7 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
   };
   const listener = createListener({
     certificates: source,
+    unknownName: options.unknownName ?? "refuse",
     limits: { ...DEFAULT_LISTENER_LIMITS, timeoutCheckMs: 20, ...options.limits },
     handler: (request, response) => {
       handle(forwarder, request, response, extra).catch((error: unknown) =>

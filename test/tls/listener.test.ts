@@ -118,9 +118,15 @@ describe("the handshake", () => {
   });
 
   test("gives both ends the same exporter, and each connection its own", async () => {
-    const source = fileCertificates({ ...certificates, pollMs: 60_000, observe: () => undefined });
+    const source = fileCertificates({
+      ...certificates,
+      pollMs: 60_000,
+      clock: Date.now,
+      observe: () => undefined,
+    });
     const listener = createListener({
       certificates: source,
+      unknownName: "refuse",
       limits: DEFAULT_LISTENER_LIMITS,
       handler: ({ socket }, response) => {
         if (socket instanceof TLSSocket) response.end(Buffer.from(tlsExporter(socket)));
@@ -202,7 +208,13 @@ describe("certificates", () => {
     writeFileSync(intermediates, `${leaf[0]}${junk}`);
     const open = (certificateFile: string, keyFile: string): string =>
       codeOf(() =>
-        fileCertificates({ certificateFile, keyFile, pollMs: 1_000, observe: () => undefined }),
+        fileCertificates({
+          certificateFile,
+          keyFile,
+          pollMs: 1_000,
+          clock: Date.now,
+          observe: () => undefined,
+        }),
       );
     for (const [certificateFile, keyFile] of [
       [join(other.dir, "missing.pem"), other.keyFile],
