@@ -27,6 +27,8 @@ export interface SidecarSecrets {
   readonly pseudonymSecret: Uint8Array;
   readonly resultKey: Es256Key;
   readonly clearanceKey: Es256Key;
+  /** Signs the log of the issuer's directories. */
+  readonly directoryLogKey: Es256Key;
 }
 
 const SECRET_BYTES = 32;
@@ -45,6 +47,7 @@ export async function loadSidecarSecrets(
     pseudonymSecret: await secrets.getOrCreate("pseudonym", random),
     resultKey: await es256("attestation-result"),
     clearanceKey: await es256("clearance"),
+    directoryLogKey: await es256("directory-log"),
   };
 }
 
@@ -71,7 +74,11 @@ function newEs256Key(): Uint8Array {
 function es256KeyOf(pkcs8: Uint8Array): Es256Key {
   const privateKey = createPrivateKey({ key: Buffer.from(pkcs8), format: "der", type: "pkcs8" });
   const publicKey = createPublicKey(privateKey);
+  return { privateKey, publicKey, keyId: es256KeyId(publicKey) };
+}
+
+/** SHA-256 of the SPKI, cut to 16 bytes, base64url. */
+export function es256KeyId(publicKey: KeyObject): string {
   const spki = publicKey.export({ format: "der", type: "spki" });
-  const keyId = createHash("sha256").update(spki).digest().subarray(0, 16).toString("base64url");
-  return { privateKey, publicKey, keyId };
+  return createHash("sha256").update(spki).digest().subarray(0, 16).toString("base64url");
 }

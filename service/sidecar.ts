@@ -130,7 +130,9 @@ async function composeRoles(composition: Composition, state: SidecarState): Prom
           ...(issuer === undefined ? {} : { privateVerifier: issuer.pool }),
         })
       : undefined;
-  const jwks = [attester?.publicJwk, edge?.publicJwk].filter((key) => key !== undefined);
+  const jwks = [attester?.publicJwk, edge?.publicJwk, issuer?.publicJwk].filter(
+    (key) => key !== undefined,
+  );
   if (jwks.length > 0) registerJwks(app, jwks);
   return {
     handler: edge?.handler ?? createOwnHandler(app),

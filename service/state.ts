@@ -17,6 +17,8 @@ import { createNodeTokenCrypto } from "../tokens/node/index.ts";
 import type { VoprfEnginePreference } from "../tokens/voprf/index.ts";
 import { StileError } from "../wire/index.ts";
 import type { AttesterConfig, Config, EdgeConfig } from "./config/index.ts";
+import { normalHost } from "./edge/host.ts";
+import { type DirectoryLog, openDirectoryLog } from "./keys/directory-log.ts";
 import { type Keystore, openKeystore, Sealer } from "./keystore/index.ts";
 import type { Metrics } from "./metrics.ts";
 import { loadSidecarSecrets, readPassphrase, type SidecarSecrets } from "./secrets.ts";
@@ -30,14 +32,24 @@ import {
   openSpentStore,
 } from "./stores/index.ts";
 
-/** Of an issuer: the keys, and what signs with them. */
-export interface IssuerState {
+/** Of one issuer: its keys, and what it has shown of them. */
+export interface TenantState {
+  /** Issuer name (RFC 9577 §2.1.1). */
+  readonly name: string;
   readonly ring: KeyRing;
   readonly keystore: Keystore;
+  readonly directoryLog: DirectoryLog;
+}
+
+/** Of the process as an issuer: what signs, and for whom. */
+export interface IssuerState {
   readonly pool: SigningPool;
   readonly schedule: KeySchedule;
   readonly tokenTypes: readonly number[];
   readonly voprfEngine: VoprfEnginePreference;
+  readonly primary: TenantState;
+  /** Further issuers, each with keys of its own. */
+  readonly tenants: readonly TenantState[];
 }
 
 /** Of an attester: what it remembers of devices. */
@@ -68,7 +80,7 @@ interface StateDeps {
 /**
  * Opens what the role needs; each part is registered to be closed as soon as it is open.
  * @throws `SERVICE_CONFIG_INVALID`, `TOKEN_KEY_STORE_INVALID`, `TOKEN_STORE_UNAVAILABLE`,
- * `ATTEST_ALLOWANCE_UNAVAILABLE`, `ATTEST_REGISTRY_UNAVAILABLE`
+ * `ATTEST_ALLOWANCE_UNAVAILABLE`, `ATTEST_REGISTRY_UNAVAILABLE`, `TOKEN_DIRECTORY_LOG_INVALID`
  */
 export async function openState(config: Config, deps: StateDeps): Promise<SidecarState> {
   const passphrase = readPassphrase(config.passphraseFile);
@@ -80,10 +92,12 @@ export async function openState(config: Config, deps: StateDeps): Promise<Sideca
   const spentStore = config.edge && (await openEdgeStore(config, config.edge, deps));
   const secrets = await loadSidecarSecrets(join(config.stateDir, "secrets"), sealer);
   const hasIssuer = config.role === "joint" || config.role === "issuer";
-  const issuer = hasIssuer ? await openIssuerState(config, sealer, deps) : undefined;
+  const tokenCrypto = createNodeTokenCrypto();
+  const shared = { ...deps, secrets, sealer, tokenCrypto };
+  const issuer = hasIssuer ? await openIssuerState(config, shared) : undefined;
   return {
     secrets,
-    tokenCrypto: createNodeTokenCrypto(),
+    tokenCrypto,
     ...(issuer === undefined ? {} : { issuer }),
     ...(attester === undefined ? {} : { attester }),
     ...(spentStore === undefined ? {} : { spentStore }),
@@ -130,23 +144,56 @@ async function openEdgeStore(
   return countedStore(spentStore, metrics);
 }
 
-async function openIssuerState(
-  config: Config,
-  passphrase: Sealer,
-  { clock, onClose }: StateDeps,
-): Promise<IssuerState> {
-  const { maxQueue, tokenTypes, voprfEngine, workers } = config.issuer;
+interface IssuerDeps extends StateDeps, Pick<SidecarState, "secrets" | "tokenCrypto"> {
+  readonly sealer: Sealer;
+}
+
+async function openIssuerState(config: Config, deps: IssuerDeps): Promise<IssuerState> {
+  const { maxQueue, tenants, tokenTypes, voprfEngine, workers } = config.issuer;
   const schedule = keySchedule(config);
-  const dir = join(config.stateDir, "issuer-keys");
-  const keystore = await openKeystore({ dir, passphrase, voprfEngine });
+  const { stateDir } = config;
+  const open = (name: string, dir: string, keyDir: string): Promise<TenantState> =>
+    openTenant({ ...deps, name, voprfEngine, logPath: join(dir, "directory-log"), keyDir });
+  const primary = await open(issuerName(config), stateDir, join(stateDir, "issuer-keys"));
+  const further: TenantState[] = [];
+  for (const { name } of tenants) {
+    const dir = join(stateDir, "tenants", name);
+    further.push(await open(name, dir, join(dir, "issuer-keys")));
+  }
   const pool = new SigningPool({
     threads: workers === 0 ? availableParallelism() : workers,
     maxQueued: maxQueue,
     voprfEngine,
   });
-  onClose(() => pool.close());
-  const ring = createKeyRing({ records: [], clock });
-  return { ring, keystore, pool, schedule, tokenTypes, voprfEngine };
+  deps.onClose(() => pool.close());
+  return { pool, schedule, tokenTypes, voprfEngine, primary, tenants: further };
+}
+
+interface TenantOptions extends IssuerDeps {
+  readonly name: string;
+  readonly logPath: string;
+  readonly keyDir: string;
+  readonly voprfEngine: VoprfEnginePreference;
+}
+
+async function openTenant(options: TenantOptions): Promise<TenantState> {
+  const { clock, keyDir, logPath, name, onClose, sealer, secrets, tokenCrypto } = options;
+  const { voprfEngine } = options;
+  const keystore = await openKeystore({ dir: keyDir, passphrase: sealer, voprfEngine });
+  const directoryLog = await openDirectoryLog({
+    path: logPath,
+    issuer: name,
+    key: secrets.directoryLogKey,
+    crypto: tokenCrypto,
+    clock,
+  });
+  onClose(() => directoryLog.close());
+  return { name, ring: createKeyRing({ records: [], clock }), keystore, directoryLog };
+}
+
+/** As challenges name it: of a process that has no edge, the host that it is reached at. */
+function issuerName(config: Config): string {
+  return config.edge?.issuerName ?? normalHost(new URL(config.publicUrl).host);
 }
 
 const DAY_MS = 86_400_000;

@@ -102,6 +102,18 @@ export {
 } from "./issuer/issuer.ts";
 export { type DirectoryOptions, encodeDirectory, type EncodedDirectory } from "./keys/directory.ts";
 export {
+  DIRECTORY_LOG_JWS_TYPE,
+  type DirectoryLogEntry,
+  type DirectoryLogEvent,
+  type DirectoryLogHead,
+  type DirectoryLogVerifier,
+  encodeDirectoryLogEntry,
+  followDirectoryLog,
+  type FollowedDirectoryLog,
+  isLoggedDirectory,
+} from "./keys/directory-log.ts";
+export { type EarlyRotation, planEarlyRotation } from "./keys/early-rotation.ts";
+export {
   type IssuerKeyRecord,
   type IssuerKeyState,
   keyStateAt,

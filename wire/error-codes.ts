@@ -98,6 +98,9 @@ export const ERROR_CODES = {
   TOKEN_SIGNATURE_FAULT: "a blind signature failed its own check and was withheld",
   TOKEN_KEY_RING_INVALID:
     "a set of issuer keys is too large, has colliding truncated ids or an impossible life",
+  TOKEN_KEY_ROTATION_REFUSED: "a key cannot be rotated now",
+  TOKEN_DIRECTORY_LOG_INVALID:
+    "the log of an issuer's directories is not what it was, or not signed by its key",
   TOKEN_CHALLENGE_INVALID: "the challenge is malformed",
   TOKEN_CHALLENGE_MISMATCH: "the token was issued for a challenge that this origin does not accept",
   TOKEN_AUTHENTICATOR_INVALID: "the authenticator of the token does not verify",

@@ -21,7 +21,7 @@ import {
 import { ERROR_CODES, type ErrorCode, isStileError, StileError } from "../../wire/index.ts";
 import { exchange, type ExchangeAnswer } from "../agent/exchange.ts";
 import type { RemoteIssuerConfig } from "../config/index.ts";
-import { TOKEN_REQUEST_PATH } from "../issuer/routes.ts";
+import { TOKEN_REQUEST_PATH } from "../issuer/tenants.ts";
 import { PROBLEM_PREFIX } from "../problems.ts";
 
 export interface RemoteIssuerOptions {

@@ -18,7 +18,7 @@ import {
 } from "../../attest/index.ts";
 import { ISSUANCE_MEDIA_TYPES, type IssuanceResult, type Issuer } from "../../tokens/index.ts";
 import { issuanceMediaType, outcomeOf } from "../http/app.ts";
-import { TOKEN_REQUEST_PATH } from "../issuer/routes.ts";
+import { TOKEN_REQUEST_PATH } from "../issuer/tenants.ts";
 import type { Metrics } from "../metrics.ts";
 import type { AllowanceStore, DeviceRegistryStore } from "../stores/index.ts";
 

@@ -33,6 +33,14 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: "policy check FILE (--facts JSON, --json)",
     run: async (args) => (await import("./policy.ts")).policyCommand(args),
   },
+  keys: {
+    summary: "issuer keys of a running sidecar: keys list | rotate | revoke ID",
+    run: async (args) => (await import("./keys.ts")).keysCommand(args),
+  },
+  "directory-log": {
+    summary: "directory-log verify URL (--state FILE, --key-id ID): were all served the same keys?",
+    run: async (args) => (await import("./directory-log.ts")).directoryLogCommand(args),
+  },
   roots: {
     summary: "roots refresh SOURCE ... --out FILE --version V, roots show FILE",
     run: async (args) => (await import("./roots.ts")).rootsCommand(args),
@@ -56,7 +64,7 @@ async function main(): Promise<number> {
     if (!asked) out.write(`stile: unknown command ${JSON.stringify(name)}\n`);
     out.write("Usage: stile COMMAND ...\n");
     for (const [word, { summary }] of Object.entries(COMMANDS)) {
-      out.write(`  ${word.padEnd(8)} ${summary}\n`);
+      out.write(`  ${word.padEnd(13)} ${summary}\n`);
     }
     return asked ? 0 : 2;
   }

@@ -7,6 +7,7 @@ export type {
   Config,
   EdgeConfig,
   FollowedIssuerConfig,
+  IssuerConfig,
   RemoteIssuerConfig,
   SpentStoreConfig,
   TrustedAttesterConfig,

@@ -8,44 +8,10 @@ import { Value } from "typebox/value";
 import { StileError } from "../../wire/index.ts";
 import { edgeRuleSettings } from "./edge-rules.ts";
 import { describeFaults } from "./faults.ts";
+import { issuerSchema } from "./issuer.ts";
+import { choice, closed, DAY, flag, section, text, whole } from "./kinds.ts";
 import type { Config, Role } from "./types.ts";
 import { webauthnSchema } from "./webauthn.ts";
-
-const closed = { additionalProperties: false } as const;
-const section = { ...closed, default: {} } as const;
-const DAY = 86_400;
-
-/** A whole number with its range and default. */
-function whole(
-  description: string,
-  minimum: number,
-  maximum: number,
-  value: number,
-): Type.TInteger {
-  return Type.Integer({ description, minimum, maximum, default: value });
-}
-
-function text(description: string, value?: string): Type.TString {
-  return Type.String({
-    description,
-    minLength: 1,
-    maxLength: 4096,
-    ...(value === undefined ? {} : { default: value }),
-  });
-}
-
-/** False where it is not said. */
-function flag(description: string): Type.TBoolean {
-  return Type.Boolean({ description, default: false });
-}
-
-/** One of several words; the first is the default. */
-function choice<const T extends readonly [string, ...string[]]>(
-  description: string,
-  words: T,
-): Type.TUnsafe<T[number]> {
-  return Type.Unsafe<T[number]>({ description, type: "string", enum: words, default: words[0] });
-}
 
 const serverCertificate = {
   certificateFile: text("PEM file with the certificate and its intermediates"),
@@ -98,14 +64,14 @@ const spentStore = {
   unsafeDurability: flag("accepts a database that may forget what it acknowledged"),
 };
 
-/** Of a certificate, as `openssl x509 -fingerprint -sha256` shows it, without colons and in lower case. */
-const fingerprint = Type.String({ pattern: "^[0-9a-f]{64}$" });
-
 const followedIssuer = Type.Object(
   {
     url: text("origin of the issuer whose tokens are redeemed, https://host[:port]"),
     caFile: Type.Optional(text("PEM file of further CAs that it is verified with")),
     refreshSeconds: whole("how often its directory is fetched", 10, DAY, 300),
+    logKeyId: Type.Optional(
+      text("identifier of the key of its directory log; without it, the first that is seen"),
+    ),
   },
   closed,
 );
@@ -117,22 +83,6 @@ const remoteIssuer = Type.Object(
     certificateFile: text("PEM file of the certificate that it knows this attester by"),
     keyFile: text("PEM file of that certificate's key"),
     timeoutSeconds: whole("for its answer to a batch", 1, 300, 30),
-  },
-  closed,
-);
-
-const trustedAttester = Type.Object(
-  {
-    name: Type.String({
-      description: "names the attester in metrics and to the operator",
-      pattern: "^[a-z0-9][a-z0-9-]{0,31}$",
-    }),
-    certificateSha256: Type.Array(fingerprint, {
-      description: "SHA-256 of its certificates: the present one, and the next while it changes",
-      minItems: 1,
-      maxItems: 8,
-    }),
-    tokensPerMinute: whole("tokens that it may ask for in a minute", 1, 100_000_000, 60_000),
   },
   closed,
 );
@@ -255,37 +205,6 @@ const attester = {
   ),
 };
 
-const issuer = {
-  activeSeconds: whole("how long a key signs", 3_600, 365 * DAY, 7 * DAY),
-  directoryMaxAgeSeconds: whole("max-age of the key directory (RFC 9578 §4)", 60, 7 * DAY, DAY),
-  redeemableSeconds: whole(
-    "how long tokens of a retired key are redeemed",
-    3_600,
-    365 * DAY,
-    8 * DAY,
-  ),
-  maxBatch: whole("token requests in one batch", 1, 1_000, 100),
-  workers: whole("signing threads; 0 means one per core", 0, 256, 0),
-  maxQueue: whole("blind signatures that may wait before 503", 1, 1_000_000, 4_096),
-  tokenTypes: Type.Array(Type.Unsafe<number>({ type: "integer", enum: [1, 2, 5] }), {
-    description:
-      "token types that are issued and redeemed, preferred first: 2 is blind RSA, 1 and 5 are VOPRF (P-384, ristretto255)",
-    minItems: 1,
-    maxItems: 3,
-    uniqueItems: true,
-    default: [2],
-  }),
-  voprfEngine: choice(
-    "what computes types 1 and 5: any falls back to JavaScript, whose timing can tell a key; native refuses to start",
-    ["any", "native"],
-  ),
-  attesters: Type.Array(trustedAttester, {
-    description: "attesters that may ask for signatures, of the role issuer",
-    maxItems: 256,
-    default: [],
-  }),
-};
-
 const schema = Type.Object(
   {
     role: choice(
@@ -329,7 +248,7 @@ const schema = Type.Object(
     tls: Type.Object(tls, closed),
     edge: Type.Optional(Type.Object(edge, closed)),
     attester: Type.Optional(Type.Object(attester, closed)),
-    issuer: Type.Object(issuer, section),
+    issuer: issuerSchema,
     limits: Type.Object(
       {
         requestsPerMinute: whole(
@@ -377,6 +296,7 @@ function misplacedSettings({ attester, edge, issuer, role }: Config): string | u
     ["edge.issuer", edge?.issuer !== undefined, role === "edge"],
     ["attester.issuer", attester?.issuer !== undefined, role === "attester"],
     ["issuer.attesters", issuer.attesters.length > 0, role === "issuer"],
+    ["issuer.tenants", issuer.tenants.length > 0, role === "issuer" && issuer.tenants.length > 0],
   ];
   const wrong = rules.find(([, isGiven, isNeeded]) => isGiven !== isNeeded);
   if (wrong === undefined) return undefined;

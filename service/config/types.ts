@@ -82,6 +82,7 @@ export interface FollowedIssuerConfig {
   readonly url: string;
   readonly caFile?: string;
   readonly refreshSeconds: number;
+  readonly logKeyId?: string;
 }
 
 export interface AttesterConfig {
@@ -119,6 +120,13 @@ export interface IssuerConfig {
   readonly voprfEngine: "any" | "native";
   /** Of the role issuer: who may ask it for signatures. */
   readonly attesters: readonly TrustedAttesterConfig[];
+  /** Of the role issuer: further issuers in the same process. */
+  readonly tenants: readonly TenantConfig[];
+}
+
+export interface TenantConfig {
+  readonly name: string;
+  readonly attesters?: readonly string[];
 }
 
 export interface TrustedAttesterConfig {

@@ -3,6 +3,8 @@
  * again and again, and what it listed is kept on disk. A key that is listed no more redeems for as long as its
  * tokens may live; an issuer that cannot be reached changes nothing until the keys that were seen last have
  * lived out. Public keys verify type 0x0002 and no other, so other types are passed over.
+ * Where the issuer keeps a log of its directories, a directory that is not in it is not believed, and a key
+ * that the log revokes redeems nothing from then on.
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -10,18 +12,30 @@ import {
   createKeyRing,
   type IssuerDirectory,
   type IssuerKeyRecord,
-  ISSUER_DIRECTORY_PATH,
   type KeyRing,
-  MEDIA_TYPE_ISSUER_DIRECTORY,
   parseIssuerDirectory,
   type SpentStore,
   TOKEN_TYPE_BLIND_RSA,
   tokenKeyIdOf,
 } from "../../tokens/index.ts";
-import { decodeBase64Url, encodeBase64Url, isStileError, StileError } from "../../wire/index.ts";
-import { exchange } from "../agent/exchange.ts";
+import {
+  decodeBase64Url,
+  encodeBase64Url,
+  encodeHex,
+  encodeUtf8,
+  isStileError,
+  StileError,
+} from "../../wire/index.ts";
 import type { FollowedIssuerConfig } from "../config/index.ts";
 import { readFileSync } from "node:fs";
+import {
+  encodeKnownLog,
+  fetchLoggedDirectory,
+  type FollowedIssuer,
+  type FollowedLog,
+  type KnownLog,
+  parseKnownLog,
+} from "../keys/follow-log.ts";
 import { type IssuerKeyView, viewOfKey } from "../keys/issuer-keys.ts";
 import { errorFields } from "../log.ts";
 import type { Composition } from "../sidecar.ts";
@@ -44,6 +58,7 @@ export interface FollowedKeys {
 }
 
 const FILE = "followed-keys.json";
+const LOG_FILE = "followed-log.json";
 
 /** @throws `TOKEN_ISSUER_UNAVAILABLE` where there are no keys, neither fetched nor kept */
 export async function followIssuer(
@@ -53,7 +68,7 @@ export async function followIssuer(
 ): Promise<FollowedKeys> {
   const { clock, config, log, metrics, onClose } = composition;
   const follower = new Follower(composition, issuer, spentStore);
-  await follower.load(join(config.stateDir, FILE));
+  await follower.load(config.stateDir);
   const first = await follower.refresh();
   if (first !== undefined && follower.ring.redeemableKeys().length === 0) throw first;
   const refresh = async (): Promise<void> => {
@@ -68,7 +83,6 @@ export async function followIssuer(
     ring: follower.ring,
     list: views,
     observe: () => {
-      metrics.issuerKeys.reset();
       for (const { state } of views()) metrics.issuerKeys.inc({ state });
     },
   };
@@ -80,7 +94,8 @@ class Follower {
   readonly #issuer: FollowedIssuerConfig;
   readonly #ca: string | undefined;
   readonly #spentStore: Pick<SpentStore, "dropEpoch">;
-  #path = "";
+  #folder = "";
+  #log: KnownLog | undefined;
   #seen = new Map<string, SeenKey>();
 
   constructor(
@@ -96,51 +111,39 @@ class Follower {
   }
 
   /** @throws `TOKEN_KEY_STORE_INVALID` where what was kept is damaged */
-  async load(path: string): Promise<void> {
-    this.#path = path;
-    try {
-      const kept = JSON.parse(await readFile(path, "utf8")) as readonly SeenKey[];
+  async load(folder: string): Promise<void> {
+    this.#folder = folder;
+    await readKept(join(folder, LOG_FILE), (text) => {
+      this.#log = parseKnownLog(text);
+    });
+    await readKept(join(folder, FILE), (text) => {
+      const kept = JSON.parse(text) as readonly SeenKey[];
       this.#seen = new Map(kept.map((key) => [key.tokenKey, key]));
       this.ring.replace(this.#records());
-    } catch (cause) {
-      if (hasCode(cause, "ENOENT")) return;
-      const message = "the kept keys of the issuer cannot be read";
-      throw new StileError("TOKEN_KEY_STORE_INVALID", message, { cause });
-    }
+    });
   }
 
   /** @returns why nothing was changed, or undefined */
-  async refresh(): Promise<StileError | undefined> {
+  async refresh(): Promise<Error | undefined> {
     try {
-      this.#see(await this.#fetch());
+      await this.#see();
       this.ring.replace(this.#records());
       await this.#forgetDestroyed();
       await this.#keep();
       return undefined;
     } catch (error) {
-      if (!isStileError(error)) throw error;
-      return error;
+      return error instanceof Error ? error : new Error(String(error));
     }
   }
 
-  async #fetch(): Promise<IssuerDirectory> {
-    const url = new URL(ISSUER_DIRECTORY_PATH, this.#issuer.url).href;
-    const headers = { accept: MEDIA_TYPE_ISSUER_DIRECTORY };
-    try {
-      const answer = await exchange({ url, method: "GET", headers, ca: this.#ca });
-      const mediaType = (answer.headers["content-type"] ?? "").split(";")[0]?.trim();
-      if (answer.status !== 200 || mediaType !== MEDIA_TYPE_ISSUER_DIRECTORY) {
-        throw new StileError("TOKEN_ISSUER_UNAVAILABLE", `directory: status ${answer.status}`);
-      }
-      return parseIssuerDirectory(answer.body);
-    } catch (cause) {
-      if (!isStileError(cause)) throw cause;
-      const message = `the directory of the issuer: ${cause.message}`;
-      throw new StileError("TOKEN_ISSUER_UNAVAILABLE", message, { cause });
+  async #see(): Promise<void> {
+    const { directory, isLogged, log } = await fetchLoggedDirectory(this.#origin(), this.#log);
+    const revoked = await this.#revoked(log);
+    if (log !== undefined && !isLogged) {
+      const message = "the directory that the issuer serves here is not the newest of its log";
+      throw new StileError("TOKEN_DIRECTORY_LOG_INVALID", message);
     }
-  }
-
-  #see({ tokenKeys }: IssuerDirectory): void {
+    const { tokenKeys } = parsedDirectory(directory);
     const nowMs = this.#composition.clock();
     const usable = tokenKeys.filter(({ tokenType }) => tokenType === TOKEN_TYPE_BLIND_RSA);
     if (usable.length === 0) {
@@ -154,7 +157,49 @@ class Follower {
       const notBeforeMs = notBefore === undefined ? firstSeenMs : notBefore * 1_000;
       seen.set(text, { tokenKey: text, notBeforeMs, firstSeenMs, lastSeenMs: nowMs });
     }
+    for (const [text, { tokenKey }] of seen) {
+      if (revoked.has(this.#idOf(tokenKey))) seen.delete(text);
+    }
     this.#seen = seen;
+  }
+
+  #origin(): FollowedIssuer {
+    const { edge } = this.#composition.config;
+    return {
+      url: this.#issuer.url,
+      ca: this.#ca,
+      name: edge?.issuerName ?? "",
+      keyId: this.#issuer.logKeyId,
+      crypto: this.#composition.tokenCrypto,
+    };
+  }
+
+  /** Hexadecimal ids of the keys that the issuer's log revokes, now and earlier. */
+  async #revoked(log: FollowedLog | undefined): Promise<ReadonlySet<string>> {
+    if (log === undefined) return new Set();
+    // Looked at again where a crash or a full disk comes in between.
+    for (const { event } of log.entries) {
+      if (event.kind === "revocation") await this.#revoke(event.tokenKeyId);
+    }
+    this.#log = log;
+    await replaceFileDurably(join(this.#folder, LOG_FILE), encodeUtf8(encodeKnownLog(log)));
+    return new Set(log.head.revoked);
+  }
+
+  async #revoke(tokenKeyId: Uint8Array): Promise<void> {
+    const id = encodeHex(tokenKeyId);
+    for (const [text, { tokenKey }] of this.#seen) {
+      if (this.#idOf(tokenKey) === id) this.#seen.delete(text);
+    }
+    this.ring.remove(tokenKeyId);
+    await this.#keep();
+    await this.#spentStore.dropEpoch(tokenKeyId);
+    this.#composition.log.write("warn", "keys.revoked", { tokenKeyId: id });
+  }
+
+  #idOf(tokenKey: string): string {
+    const spki = decodeBase64Url(tokenKey, "token-key");
+    return encodeHex(tokenKeyIdOf(this.#composition.tokenCrypto, spki));
   }
 
   /** A key counts as signing until a cache life after it was last listed, and redeems for a token's life more. */
@@ -190,7 +235,29 @@ class Follower {
 
   async #keep(): Promise<void> {
     const text = JSON.stringify([...this.#seen.values()]);
-    await replaceFileDurably(this.#path, new TextEncoder().encode(text));
+    await replaceFileDurably(join(this.#folder, FILE), encodeUtf8(text));
+  }
+}
+
+/** @throws `TOKEN_KEY_STORE_INVALID` where what was kept is damaged */
+async function readKept(path: string, read: (text: string) => void): Promise<void> {
+  try {
+    read(await readFile(path, "utf8"));
+  } catch (cause) {
+    if (hasCode(cause, "ENOENT")) return;
+    const message = "the kept keys of the issuer cannot be read";
+    throw new StileError("TOKEN_KEY_STORE_INVALID", message, { cause });
+  }
+}
+
+/** @throws `TOKEN_ISSUER_UNAVAILABLE` */
+function parsedDirectory(bytes: Uint8Array): IssuerDirectory {
+  try {
+    return parseIssuerDirectory(bytes);
+  } catch (cause) {
+    if (!isStileError(cause)) throw cause;
+    const message = `the directory of the issuer: ${cause.message}`;
+    throw new StileError("TOKEN_ISSUER_UNAVAILABLE", message, { cause });
   }
 }
 

@@ -4,22 +4,30 @@
  */
 import { TLSSocket } from "node:tls";
 import type { FastifyInstance, FastifyRequest } from "fastify";
-import { ISSUANCE_MEDIA_TYPES, type Issuer } from "../../tokens/index.ts";
+import { ISSUANCE_MEDIA_TYPES } from "../../tokens/index.ts";
+import { StileError } from "../../wire/index.ts";
 import { issuanceMediaType, outcomeOf } from "../http/app.ts";
 import type { Metrics } from "../metrics.ts";
-import { TOKEN_REQUEST_PATH } from "./routes.ts";
+import { type Tenant, TOKEN_REQUEST_PATH } from "./tenants.ts";
 import type { TrustedAttesters } from "./trusted-attesters.ts";
 
 export interface AttesterIssuanceOptions {
-  readonly issuer: Issuer;
+  readonly tenantOf: (host: string | undefined) => Tenant;
   readonly attesters: TrustedAttesters;
   readonly metrics: Metrics;
 }
 
 export function registerAttesterIssuance(
   app: FastifyInstance,
-  { attesters, issuer, metrics }: AttesterIssuanceOptions,
+  { attesters, metrics, tenantOf }: AttesterIssuanceOptions,
 ): void {
+  /** @throws `SERVICE_HOST_UNKNOWN`, `TOKEN_ATTESTER_REFUSED` */
+  const callerOf = (request: FastifyRequest): { name: string; issuer: Tenant["issuer"] } => {
+    const name = attesters.nameOf(certificateOf(request));
+    const { isFor, issuer } = tenantOf(request.headers.host);
+    if (isFor(name)) return { name, issuer };
+    throw new StileError("TOKEN_ATTESTER_REFUSED", "this attester may not ask this issuer");
+  };
   app.addContentTypeParser(
     [...ISSUANCE_MEDIA_TYPES],
     { parseAs: "buffer" },
@@ -33,13 +41,13 @@ export function registerAttesterIssuance(
       config: { rateLimit: false },
       // Before the body: whoever is not trusted does not get it read.
       onRequest: (request, _reply, done) => {
-        attesters.nameOf(certificateOf(request));
+        callerOf(request);
         done();
       },
     },
     async (request, reply) => {
       try {
-        const name = attesters.nameOf(certificateOf(request));
+        const { issuer, name } = callerOf(request);
         const mediaType = issuanceMediaType(request);
         const body = new Uint8Array(request.body instanceof Buffer ? request.body : []);
         attesters.charge(name, issuer.examine(mediaType, body));

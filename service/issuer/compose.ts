@@ -1,17 +1,30 @@
-/** Puts the issuer together: its keys and their rotation, the directory, and who may ask it for signatures. */
-import { createIssuer, type Issuer, type KeyRing, type SpentStore } from "../../tokens/index.ts";
-import { createIssuerKeys, type IssuerKeys } from "../keys/issuer-keys.ts";
+/** Puts the issuers together: their keys and rotation, directories and logs, and who may ask for signatures. */
+import type { JWK } from "jose";
+import type { Issuer, KeyRing, SpentStore } from "../../tokens/index.ts";
+import { StileError } from "../../wire/index.ts";
+import type { IssuerConfig } from "../config/index.ts";
+import { createIssuerKeys } from "../keys/issuer-keys.ts";
+import { logPublicJwk } from "../keys/log-signature.ts";
 import type { Composition } from "../sidecar.ts";
 import type { SigningPool } from "../signing/index.ts";
-import type { IssuerState } from "../state.ts";
+import type { IssuerState, TenantState } from "../state.ts";
 import { registerAttesterIssuance } from "./attester-routes.ts";
 import { registerIssuerRoutes } from "./routes.ts";
+import {
+  createTenant,
+  type KeyAdministration,
+  keyAdministration,
+  type Tenant,
+  tenantsByHost,
+} from "./tenants.ts";
 import { openTrustedAttesters, type TrustedAttesters } from "./trusted-attesters.ts";
 
 export interface ComposedIssuer {
-  readonly keys: IssuerKeys & { readonly ring: KeyRing };
+  readonly keys: KeyAdministration & { readonly ring: KeyRing };
   readonly pool: SigningPool;
+  /** The primary one: of the role joint, the only one. */
   readonly issuer: Issuer;
+  readonly publicJwk: JWK;
   /** Of the role issuer. */
   readonly attesters?: TrustedAttesters;
 }
@@ -20,8 +33,6 @@ export interface ComposedIssuer {
 const BYTES_PER_REQUEST = 259;
 /** Length prefix of a batch. */
 const BATCH_OVERHEAD_BYTES = 8;
-/** Signatures of one batch that are asked for at a time: two batches fill no queue. */
-const BATCH_CONCURRENCY = 32;
 /** How often the key plan is looked at. */
 const KEY_TICK_MS = 60_000;
 
@@ -33,14 +44,48 @@ export function batchLimits(maxBatch: number): {
   return { maxItems: maxBatch, maxBytes: maxBatch * BYTES_PER_REQUEST + BATCH_OVERHEAD_BYTES };
 }
 
-/** @param spentStore whose epochs end with their keys, where this process is an edge as well */
+/**
+ * @param spentStore whose epochs end with their keys, where this process is an edge as well
+ * @throws `SERVICE_CONFIG_INVALID`
+ */
 export async function composeIssuer(
   composition: Composition,
   state: IssuerState,
   spentStore: SpentStore | undefined,
 ): Promise<ComposedIssuer> {
-  const { app, clock, config, log, metrics, onClose, tokenCrypto } = composition;
+  const { app, clock, config, metrics, secrets } = composition;
+  checkTenants(config.issuer, state.primary.name);
+  const open = (tenant: TenantState): Promise<Tenant> =>
+    openTenant(composition, state, tenant, spentStore);
+  const primary = await open(state.primary);
+  const tenants: [Tenant, ...Tenant[]] = [primary];
+  for (const tenant of state.tenants) tenants.push(await open(tenant));
+  const tenantOf = tenantsByHost(tenants);
+  registerIssuerRoutes(app, tenantOf);
+  const composed = {
+    keys: { ...keyAdministration(tenants), ring: state.primary.ring },
+    pool: state.pool,
+    issuer: primary.issuer,
+    publicJwk: logPublicJwk(secrets.directoryLogKey),
+  };
+  if (config.role !== "issuer") return composed;
+  const attesters = await openTrustedAttesters({
+    trusted: config.issuer.attesters,
+    stateDir: config.stateDir,
+    clock,
+  });
+  registerAttesterIssuance(app, { tenantOf, attesters, metrics });
+  return { ...composed, attesters };
+}
+
+async function openTenant(
+  { clock, config, log, metrics, onClose, tokenCrypto }: Composition,
+  shared: IssuerState,
+  state: TenantState,
+  spentStore: SpentStore | undefined,
+): Promise<Tenant> {
   const keys = createIssuerKeys({
+    ...shared,
     ...state,
     clock,
     log,
@@ -50,25 +95,27 @@ export async function composeIssuer(
   await keys.start();
   const ticks = setInterval(() => void keys.tick(), KEY_TICK_MS);
   onClose(() => clearInterval(ticks));
-  registerIssuerRoutes(app, {
-    keyRing: state.ring,
+  return createTenant({
+    state,
+    keys,
+    pool: shared.pool,
+    config: config.issuer,
+    limits: batchLimits(config.issuer.maxBatch),
     crypto: tokenCrypto,
     clock,
-    directoryLifetimeMs: config.issuer.directoryMaxAgeSeconds * 1_000,
   });
-  const issuer = createIssuer({
-    keyRing: state.ring,
-    signer: state.pool,
-    limits: batchLimits(config.issuer.maxBatch),
-    batchConcurrency: BATCH_CONCURRENCY,
-  });
-  const composed = { keys: { ...keys, ring: state.ring }, pool: state.pool, issuer };
-  if (config.role !== "issuer") return composed;
-  const attesters = await openTrustedAttesters({
-    trusted: config.issuer.attesters,
-    stateDir: config.stateDir,
-    clock,
-  });
-  registerAttesterIssuance(app, { issuer, attesters, metrics });
-  return { ...composed, attesters };
+}
+
+function checkTenants({ attesters, tenants }: IssuerConfig, primary: string): void {
+  const names = [primary, ...tenants.map(({ name }) => name)];
+  const known = new Set(attesters.map(({ name }) => name));
+  const strangers = tenants.flatMap((tenant) => tenant.attesters ?? []);
+  if (new Set(names).size !== names.length) throw misconfigured("two issuers share a name");
+  if (!strangers.every((name) => known.has(name))) {
+    throw misconfigured("attesters: one is not among issuer.attesters");
+  }
+}
+
+function misconfigured(reason: string): StileError {
+  return new StileError("SERVICE_CONFIG_INVALID", `configuration: issuer.tenants: ${reason}`);
 }

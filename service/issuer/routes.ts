@@ -1,43 +1,47 @@
 /**
  * The issuer's directory (RFC 9578 §4): the same bytes for everyone, with a strong ETag and a cache life
- * that ends before the listed keys do. HEAD and 304 come with it.
+ * that ends before the listed keys do, HEAD and 304 with it; and the log of all that it ever was.
  */
 import type { FastifyInstance } from "fastify";
-import {
-  encodeDirectory,
-  ISSUER_DIRECTORY_PATH,
-  type KeyRing,
-  MEDIA_TYPE_ISSUER_DIRECTORY,
-  type TokenCrypto,
-} from "../../tokens/index.ts";
+import { ISSUER_DIRECTORY_PATH, MEDIA_TYPE_ISSUER_DIRECTORY } from "../../tokens/index.ts";
+import type { Tenant } from "./tenants.ts";
 
-export interface IssuerRoutesOptions {
-  readonly keyRing: KeyRing;
-  readonly crypto: TokenCrypto;
-  readonly clock: () => number;
-  readonly directoryLifetimeMs: number;
-}
+/** One compact JWS a line, see `tokens/keys/directory-log.ts`. */
+export const DIRECTORY_LOG_PATH = "/.stile/directory-log";
 
-/** Where token requests go, relative to the directory. */
-export const TOKEN_REQUEST_PATH = "/token-request";
+const logQuery = {
+  type: "object",
+  additionalProperties: false,
+  properties: { from: { type: "string", pattern: "^[0-9]{1,9}$" } },
+} as const;
 
-export function registerIssuerRoutes(app: FastifyInstance, options: IssuerRoutesOptions): void {
+/** @param tenantOf throws for a Host that no issuer has */
+export function registerIssuerRoutes(
+  app: FastifyInstance,
+  tenantOf: (host: string | undefined) => Tenant,
+): void {
   app.get(
     ISSUER_DIRECTORY_PATH,
     { schema: { summary: "The issuer's public keys (RFC 9578 §4)" } },
-    (request, reply) => {
-      const directory = encodeDirectory(options.keyRing, {
-        issuerRequestUri: TOKEN_REQUEST_PATH,
-        directoryLifetimeMs: options.directoryLifetimeMs,
-        clock: options.clock,
-        crypto: options.crypto,
-      });
+    async (request, reply) => {
+      const directory = await tenantOf(request.headers.host).directory();
       void reply
         .header("etag", directory.etag)
         .header("cache-control", `public, max-age=${directory.maxAgeSeconds}`);
       if (matchesEtag(request.headers["if-none-match"], directory.etag))
         return reply.code(304).send();
       return reply.type(MEDIA_TYPE_ISSUER_DIRECTORY).send(Buffer.from(directory.body));
+    },
+  );
+  app.get<{ Querystring: { from?: string } }>(
+    DIRECTORY_LOG_PATH,
+    { schema: { summary: "Every directory that was served, signed", querystring: logQuery } },
+    async (request, reply) => {
+      const { directory, log } = tenantOf(request.headers.host);
+      // So that the newest entry is the directory of now, whether or not somebody has asked for it.
+      await directory();
+      const lines = log.linesFrom(Number(request.query.from ?? 0));
+      return reply.header("cache-control", "no-cache").type("text/plain").send(lines);
     },
   );
 }

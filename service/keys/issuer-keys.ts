@@ -10,6 +10,7 @@ import {
   type KeyRing,
   type KeySchedule,
   keyStateAt,
+  planEarlyRotation,
   type PlannedKey,
   planRotation,
   type SpentStore,
@@ -21,16 +22,19 @@ import {
   isVoprfTokenType,
   type VoprfEnginePreference,
 } from "../../tokens/voprf/index.ts";
-import { encodeHex } from "../../wire/index.ts";
+import { encodeHex, StileError } from "../../wire/index.ts";
 import type { Keystore } from "../keystore/index.ts";
 import { errorFields, type Log } from "../log.ts";
 import type { Metrics } from "../metrics.ts";
 import type { SigningPool } from "../signing/index.ts";
+import type { DirectoryLog } from "./directory-log.ts";
 
 export interface IssuerKeysOptions {
   readonly ring: KeyRing;
   readonly keystore: Keystore;
   readonly pool: SigningPool;
+  /** Where revocations are told to those who follow the issuer. */
+  readonly directoryLog: Pick<DirectoryLog, "revoke" | "revoked">;
   /** Of the same process, if it is an edge: its epochs end with the keys. */
   readonly spentStore?: Pick<SpentStore, "dropEpoch">;
   readonly schedule: KeySchedule;
@@ -59,7 +63,20 @@ export interface IssuerKeys {
   /** One pass of the plan. Ticks never overlap; a failed one is logged and tried again by the next. */
   readonly tick: () => Promise<void>;
   readonly list: () => readonly IssuerKeyView[];
-  /** Brings the gauge of keys by state up to date. */
+  /**
+   * A successor for each type, before its time: listed at once, active one directory lifetime later.
+   * @param tokenType one type only
+   * @throws `TOKEN_KEY_ROTATION_REFUSED`; `SERVICE_NOT_FOUND` for a type that is not served
+   */
+  readonly rotate: (tokenType?: number) => Promise<void>;
+  /**
+   * Ends a key now, for one that leaked: its unspent tokens are lost, and where nothing else signs, a successor
+   * signs at once. It holds from the call on, whatever the disk says.
+   * @param tokenKeyId in hexadecimal
+   * @throws `SERVICE_NOT_FOUND`; errors of the file system where followers cannot be told yet
+   */
+  readonly revoke: (tokenKeyId: string) => Promise<void>;
+  /** Adds the keys to the gauge of keys by state, which the caller has reset. */
   readonly observe: () => void;
 }
 
@@ -68,43 +85,99 @@ const MAX_GENERATION_ATTEMPTS = 64;
 
 export function createIssuerKeys(options: IssuerKeysOptions): IssuerKeys {
   const { ring, clock } = options;
+  const served = options.tokenTypes ?? [options.schedule.tokenType];
   let running: Promise<void> = Promise.resolve();
-
-  async function pass(): Promise<void> {
-    const served = options.tokenTypes ?? [options.schedule.tokenType];
-    const stored = ring.records().map((record) => record.tokenType);
-    for (const tokenType of new Set([...served, ...stored])) {
-      const plan = planRotation(ring.records(), clock(), { ...options.schedule, tokenType });
-      for (const record of plan.destroy) await destroy(options, record);
-      // A type that is served no more lives out its keys and gets no successor.
-      if (!served.includes(tokenType)) continue;
-      for (const planned of plan.generate) await generate(options, planned);
-    }
-  }
+  const inTurn = (work: () => Promise<void>): Promise<void> => {
+    const mine = running.then(work);
+    running = mine.catch(() => undefined);
+    return mine;
+  };
+  const pass = (): Promise<void> => carryOut(options, served);
 
   return {
     start: async () => {
       nameEngines(options);
+      const revoked = options.directoryLog.revoked();
       for (const { record, privateKey } of await options.keystore.load()) {
-        ring.add(record);
-        options.pool.addKey(record.tokenKeyId, privateKey, record.tokenType);
+        // A crash came between the log and the key.
+        if (revoked.includes(encodeHex(record.tokenKeyId))) await destroy(options, record);
+        else {
+          ring.add(record);
+          options.pool.addKey(record.tokenKeyId, privateKey, record.tokenType);
+        }
       }
       await pass();
     },
-    tick: () => {
-      running = running.then(pass).catch((error: unknown) => {
+    tick: () =>
+      inTurn(pass).catch((error: unknown) => {
         options.log.write("error", "keys.tick-failed", errorFields(error));
-      });
-      return running;
-    },
+      }),
+    rotate: (tokenType) => inTurn(() => rotateEarly(options, served, tokenType)),
+    revoke: (tokenKeyId) => revoke(options, tokenKeyId, () => inTurn(pass)),
     list: () => ring.records().map((record) => viewOfKey(record, clock())),
     observe: () => {
-      options.metrics.issuerKeys.reset();
       for (const record of ring.records()) {
         options.metrics.issuerKeys.inc({ state: keyStateAt(record, clock()) });
       }
     },
   };
+}
+
+async function carryOut(options: IssuerKeysOptions, served: readonly number[]): Promise<void> {
+  const { clock, ring } = options;
+  const stored = ring.records().map((record) => record.tokenType);
+  for (const tokenType of new Set([...served, ...stored])) {
+    const plan = planRotation(ring.records(), clock(), { ...options.schedule, tokenType });
+    for (const record of plan.destroy) await destroy(options, record);
+    // A type that is served no more lives out its keys and gets no successor.
+    if (!served.includes(tokenType)) continue;
+    for (const planned of plan.generate) await generate(options, planned);
+  }
+}
+
+async function rotateEarly(
+  options: IssuerKeysOptions,
+  served: readonly number[],
+  tokenType: number | undefined,
+): Promise<void> {
+  const { clock, keystore, ring, schedule } = options;
+  const types = served.filter((type) => tokenType === undefined || type === tokenType);
+  if (types.length === 0) throw new StileError("SERVICE_NOT_FOUND", "no such token type");
+  // All or none: a refusal comes before the first change.
+  const plans = types.map((type) =>
+    planEarlyRotation(ring.records(), clock(), { ...schedule, tokenType: type }),
+  );
+  const stored = await keystore.load();
+  for (const plan of plans) {
+    // The successor first: after a crash in between, the key before it ends by the plan.
+    await generate(options, plan.generate);
+    for (const record of plan.shortened) {
+      const id = encodeHex(record.tokenKeyId);
+      const key = stored.find((other) => encodeHex(other.record.tokenKeyId) === id);
+      if (key !== undefined) await keystore.save(record, key.privateKey);
+      const others = ring.records().filter((other) => encodeHex(other.tokenKeyId) !== id);
+      ring.replace([...others, record]);
+    }
+  }
+  options.log.write("warn", "keys.rotated-early");
+}
+
+async function revoke(
+  options: IssuerKeysOptions,
+  tokenKeyId: string,
+  pass: () => Promise<void>,
+): Promise<void> {
+  const { directoryLog, ring } = options;
+  const record = ring.records().find((key) => encodeHex(key.tokenKeyId) === tokenKeyId);
+  if (record === undefined) throw new StileError("SERVICE_NOT_FOUND", "no such key");
+  ring.remove(record.tokenKeyId);
+  options.log.write("warn", "keys.revoked", { tokenKeyId });
+  try {
+    await directoryLog.revoke(record.tokenKeyId);
+  } finally {
+    await destroy(options, record);
+    await pass();
+  }
 }
 
 async function generate(options: IssuerKeysOptions, planned: PlannedKey): Promise<void> {

@@ -12,6 +12,7 @@ import { refuseErrors } from "../http/app.ts";
 import type { Log } from "../log.ts";
 import type { Metrics } from "../metrics.ts";
 import { VERSION } from "../version.ts";
+import { type KeyChanges, registerKeyRoutes } from "./keys.ts";
 import { registerRevocationRoutes, type RevocationRoutes } from "./revocations.ts";
 import { registerView } from "./view.ts";
 
@@ -20,7 +21,7 @@ export interface OperatorParts {
   readonly metrics: Metrics;
   readonly log: Log;
   /** Of an issuer its own, of an edge those that it follows. */
-  readonly keys?: Pick<IssuerKeys, "list" | "observe">;
+  readonly keys?: Pick<IssuerKeys, "list" | "observe"> & Partial<KeyChanges>;
   /** Of an attester. */
   readonly revocations?: RevocationRoutes;
   /** Of an issuer that stands alone. */
@@ -85,12 +86,13 @@ function registerOperatorRoutes(app: FastifyInstance, options: OperatorOptions):
     return reply.code(ready ? 200 : 503).send({ status: ready ? "ready" : "not ready" });
   });
   app.get("/metrics", async (_request, reply) => {
+    metrics.issuerKeys.reset();
     keys?.observe();
     return reply.type(metrics.registry.contentType).send(await metrics.registry.metrics());
   });
   app.get("/openapi.json", () => options.openapi());
   refuseErrors(app, options);
-  if (keys !== undefined) app.get("/keys", () => ({ keys: keys.list() }));
+  if (keys !== undefined) registerKeyRoutes(app, keys);
   if (revocations !== undefined) registerRevocationRoutes(app, revocations);
   if (attesters !== undefined) registerAttesterSwitches(app, attesters);
 }

@@ -14,6 +14,7 @@ import {
   TOKEN_TYPE_BLIND_RSA,
 } from "../../tokens/index.ts";
 import { encodeHex } from "../../wire/index.ts";
+import { codeOfAsync } from "../support/reject.ts";
 
 const HOUR = 3_600_000;
 const schedule: KeySchedule = {
@@ -28,6 +29,14 @@ const dir = mkdtempSync(join(tmpdir(), "stile-issuer-keys-"));
 const pool = new SigningPool({ threads: 1 });
 let nowMs = Date.UTC(2026, 0, 1);
 let keystore: Keystore;
+const revoked: string[] = [];
+const directoryLog = {
+  revoke: (id: Uint8Array): Promise<void> => {
+    revoked.push(encodeHex(id));
+    return Promise.resolve();
+  },
+  revoked: (): readonly string[] => revoked,
+};
 const dropped: string[] = [];
 const lines: string[] = [];
 
@@ -46,6 +55,7 @@ function restarted(tokenTypes?: readonly number[]): { keys: IssuerKeys; ring: Ke
     ring,
     keystore,
     pool,
+    directoryLog,
     schedule,
     ...(tokenTypes && { tokenTypes }),
     clock: () => nowMs,
@@ -143,6 +153,84 @@ describe("issuer keys", () => {
     expect(keys.list().every(({ tokenType }) => tokenType === 2)).toBe(true);
     expect(dropped).toContain(before);
     expect(readdirSync(dir).join()).not.toContain(before);
+    expect(ring.signingKey(2)).toBeDefined();
+  });
+
+  it("rotate before their time, with a successor that is listed before it signs", async () => {
+    let { keys, ring } = restarted();
+    await keys.start();
+    const [before] = keys.list();
+    await keys.rotate();
+    const [successor, shortened] = keys.list();
+    expect([successor?.state, shortened?.state]).toEqual(["published", "active"]);
+    expect(Date.parse(successor?.notBefore ?? "")).toBe(nowMs + schedule.directoryLifetimeMs);
+    expect(shortened?.tokenKeyId).toBe(before?.tokenKeyId);
+    const ends = nowMs + schedule.directoryLifetimeMs + schedule.overlapMs;
+    expect(Date.parse(shortened?.retireAt ?? "")).toBe(ends);
+    // Neither the plan nor a restart takes it back, and a second rotation has to wait.
+    await keys.tick();
+    expect(await codeOfAsync(() => keys.rotate())).toBe("TOKEN_KEY_ROTATION_REFUSED");
+    expect(await codeOfAsync(() => keys.rotate(1))).toBe("SERVICE_NOT_FOUND");
+    const shown = keys.list();
+    ({ keys, ring } = restarted());
+    await keys.start();
+    expect(keys.list()).toEqual(shown);
+    nowMs += schedule.directoryLifetimeMs;
+    expect(encodeHex(ring.signingKey(2)?.tokenKeyId ?? new Uint8Array())).toBe(
+      successor?.tokenKeyId,
+    );
+    nowMs += schedule.overlapMs;
+    await keys.tick();
+    expect(keys.list().map(({ state }) => state)).toEqual(["active", "retired"]);
+  });
+
+  it("are revoked at once, with a successor, and do not come back after a crash", async () => {
+    let { keys, ring } = restarted();
+    await keys.start();
+    const old = ring.signingKey(2);
+    const id = encodeHex(old?.tokenKeyId ?? new Uint8Array());
+    await keys.revoke(id);
+    expect(revoked).toContain(id);
+    expect(ring.redemptionKey(old?.tokenKeyId ?? new Uint8Array())).toBeUndefined();
+    expect(ring.signingKey(2)).toBeDefined();
+    expect(readdirSync(dir).join()).not.toContain(id);
+    expect(await codeOfAsync(() => keys.revoke(id))).toBe("SERVICE_NOT_FOUND");
+    // A crash after the log's entry and before anything else.
+    const next = encodeHex(ring.signingKey(2)?.tokenKeyId ?? new Uint8Array());
+    revoked.push(next);
+    ({ keys, ring } = restarted());
+    await keys.start();
+    expect(keys.list().map(({ tokenKeyId }) => tokenKeyId)).not.toContain(next);
+    expect(ring.signingKey(2)).toBeDefined();
+  });
+
+  it("leave no gap where a key is revoked while its successor waits", async () => {
+    const { keys, ring } = restarted();
+    await keys.start();
+    await keys.rotate();
+    const waiting = keys.list().find(({ state }) => state === "published");
+    await keys.revoke(encodeHex(ring.signingKey(2)?.tokenKeyId ?? new Uint8Array()));
+    const bridge = ring.signingKey(2);
+    expect(bridge?.retireAtMs).toBe(Date.parse(waiting?.notBefore ?? "") + schedule.overlapMs);
+    const shown = keys.list();
+    await keys.tick();
+    expect(keys.list()).toEqual(shown);
+    nowMs = Date.parse(waiting?.notBefore ?? "");
+    expect(encodeHex(ring.signingKey(2)?.tokenKeyId ?? new Uint8Array())).toBe(
+      waiting?.tokenKeyId,
+    );
+  });
+
+  it("are dead although followers cannot be told, and the operator hears of it", async () => {
+    const { keys, ring } = restarted();
+    await keys.start();
+    const key = ring.signingKey(2)?.tokenKeyId ?? new Uint8Array();
+    const { revoke } = directoryLog;
+    directoryLog.revoke = () => Promise.reject(new Error("disk full"));
+    await expect(keys.revoke(encodeHex(key))).rejects.toThrow("disk full");
+    directoryLog.revoke = revoke;
+    expect(ring.redemptionKey(key)).toBeUndefined();
+    expect(readdirSync(dir).join()).not.toContain(encodeHex(key));
     expect(ring.signingKey(2)).toBeDefined();
   });
 });

@@ -24,6 +24,9 @@ export interface Split {
   readonly dir: string;
   readonly ca: string;
   readonly caFile: string;
+  /** Of localhost. */
+  readonly certificateFile: string;
+  readonly keyFile: string;
   readonly manufacturer: ManufacturerCa;
   readonly upstream: DemoUpstream;
   readonly clock: { offsetMs: number };
@@ -112,6 +115,8 @@ export async function startSplit(tokensPerMinute: number): Promise<Split> {
     dir,
     ca: readFileSync(caFile, "utf8"),
     caFile,
+    certificateFile,
+    keyFile,
     manufacturer,
     upstream,
     clock,

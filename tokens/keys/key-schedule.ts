@@ -4,7 +4,8 @@
  *
  * A successor is published one directory lifetime before it becomes active, so that no cache still
  * lacks it then; it becomes active while its predecessor still is. The first key of all, and the key
- * that replaces a wholly lapsed set, is active at once: there is no one to overlap with.
+ * that replaces a wholly lapsed set, is active at once: there is no one to overlap with. So is the key that
+ * fills the gap where the one that signed was revoked while its successor waits.
  */
 import { MAX_LIVE_KEYS } from "./key-ring.ts";
 import { type IssuerKeyRecord, keyStateAt } from "./issuer-key-record.ts";
@@ -49,12 +50,14 @@ export function planRotation(
 
   const generate: PlannedKey[] = [];
   if (newest === undefined) generate.push(plannedKey(nowMs, nowMs, schedule));
-  else if (nowMs >= successorDueAt(newest, schedule)) {
+  else if (signing.every((record) => keyStateAt(record, nowMs) === "published")) {
+    generate.push(bridgeTo(newest, nowMs, schedule));
+  } else if (nowMs >= successorDueAt(newest, schedule)) {
     const earliest = nowMs + schedule.directoryLifetimeMs;
     const wanted = newest.retireAtMs - schedule.overlapMs;
     generate.push(plannedKey(nowMs, Math.max(earliest, wanted), schedule));
   }
-  const youngest = generate[0] ?? newest;
+  const youngest = [...generate, ...signing].toSorted((a, b) => b.notBeforeMs - a.notBeforeMs)[0];
   const instants = live.map((record) => record.destroyAtMs);
   if (youngest !== undefined) instants.push(successorDueAt(youngest, schedule));
   return { generate, destroy, nextAtMs: Math.min(...instants) };
@@ -93,7 +96,19 @@ function successorDueAt(
   return newest.retireAtMs - schedule.overlapMs - schedule.directoryLifetimeMs;
 }
 
-function plannedKey(publishedAtMs: number, notBeforeMs: number, schedule: KeySchedule): PlannedKey {
+/** Signs until the key that waits has taken over. */
+function bridgeTo(next: PlannedKey, nowMs: number, schedule: KeySchedule): PlannedKey {
+  const retireAtMs = next.notBeforeMs + schedule.overlapMs;
+  const destroyAtMs = retireAtMs + schedule.retiredMs;
+  return { ...plannedKey(nowMs, nowMs, schedule), retireAtMs, destroyAtMs };
+}
+
+/** The life of a key by the schedule, from its two first instants. */
+export function plannedKey(
+  publishedAtMs: number,
+  notBeforeMs: number,
+  schedule: KeySchedule,
+): PlannedKey {
   const retireAtMs = notBeforeMs + schedule.activeMs;
   const destroyAtMs = retireAtMs + schedule.retiredMs;
   return { tokenType: schedule.tokenType, publishedAtMs, notBeforeMs, retireAtMs, destroyAtMs };
