@@ -291,12 +291,12 @@ describe("redemption for other programs", () => {
     }
   });
 
-  it("publishes the keys of clearances and results, without private parts", async () => {
+  it("publishes the keys of clearances, results and its log, without private parts", async () => {
     const answer = await target.get("/.well-known/jwks.json");
     const { keys } = JSON.parse(Buffer.from(answer.body).toString()) as {
       keys: Record<string, string>[];
     };
-    expect(keys).toHaveLength(2);
+    expect(keys).toHaveLength(3);
     for (const key of keys) {
       expect(key).toMatchObject({ kty: "EC", crv: "P-256", alg: "ES256", use: "sig" });
       expect(key["d"]).toBeUndefined();

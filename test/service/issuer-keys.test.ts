@@ -216,9 +216,7 @@ describe("issuer keys", () => {
     await keys.tick();
     expect(keys.list()).toEqual(shown);
     nowMs = Date.parse(waiting?.notBefore ?? "");
-    expect(encodeHex(ring.signingKey(2)?.tokenKeyId ?? new Uint8Array())).toBe(
-      waiting?.tokenKeyId,
-    );
+    expect(encodeHex(ring.signingKey(2)?.tokenKeyId ?? new Uint8Array())).toBe(waiting?.tokenKeyId);
   });
 
   it("are dead although followers cannot be told, and the operator hears of it", async () => {
