@@ -12,6 +12,7 @@ import {
 } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { StileError } from "../wire/index.ts";
+import type { Config } from "./config/index.ts";
 import { openSecrets, type Sealer } from "./keystore/index.ts";
 
 /** An ES256 key pair and the identifier that goes into `kid`. */
@@ -49,6 +50,19 @@ export async function loadSidecarSecrets(
     clearanceKey: await es256("clearance"),
     directoryLogKey: await es256("directory-log"),
   };
+}
+
+/**
+ * What all keys at rest are sealed under.
+ * @throws `SERVICE_CONFIG_INVALID`; `TOKEN_KEY_STORE_INVALID` where the TPM does not give it back
+ */
+export async function openPassphrase(
+  config: Pick<Config, "passphraseFile" | "tpmSealing" | "stateDir">,
+): Promise<Uint8Array> {
+  if (config.tpmSealing === undefined) return readPassphrase(config.passphraseFile ?? "");
+  // With it come the libraries of the TPM, which only this setting needs.
+  const { unsealPassphrase } = await import("./keystore/tpm-passphrase.ts");
+  return unsealPassphrase(config.stateDir, config.tpmSealing);
 }
 
 /** The content of the passphrase file without the line end that editors leave. */

@@ -21,7 +21,7 @@ import { normalHost } from "./edge/host.ts";
 import { type DirectoryLog, openDirectoryLog } from "./keys/directory-log.ts";
 import { type Keystore, openKeystore, Sealer } from "./keystore/index.ts";
 import type { Metrics } from "./metrics.ts";
-import { loadSidecarSecrets, readPassphrase, type SidecarSecrets } from "./secrets.ts";
+import { loadSidecarSecrets, openPassphrase, type SidecarSecrets } from "./secrets.ts";
 import { SigningPool } from "./signing/index.ts";
 import {
   type AllowanceStore,
@@ -83,7 +83,7 @@ interface StateDeps {
  * `ATTEST_ALLOWANCE_UNAVAILABLE`, `ATTEST_REGISTRY_UNAVAILABLE`, `TOKEN_DIRECTORY_LOG_INVALID`
  */
 export async function openState(config: Config, deps: StateDeps): Promise<SidecarState> {
-  const passphrase = readPassphrase(config.passphraseFile);
+  const passphrase = await openPassphrase(config);
   const sealer = new Sealer(passphrase);
   passphrase.fill(0);
   // First what is locked: a second process on this folder must not come near the keys.

@@ -2,20 +2,17 @@
  * TPM2_ActivateCredential with an EK whose policy is PolicySecret(endorsement) (TPM 2.0 Part 3 §12.5;
  * TCG EK Credential Profile Annex B.2).
  */
-import { Writer } from "../../wire/index.ts";
 import {
   ESYS_TR_NONE,
   ESYS_TR_PASSWORD,
   HIERARCHIES,
   type Hierarchy,
-  TPM_ALG_NULL,
-  TPM_ALG_SHA256,
   TPM_SE_POLICY,
 } from "./constants.ts";
-import { type EsysTurn, input, numberOutput, output } from "./esys.ts";
+import { type EsysTurn, input, output } from "./esys.ts";
 import { fromTpm2b, handleOf, type TpmKey } from "./key.ts";
+import { endSession, startSession } from "./session.ts";
 
-const NONE = [ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE] as const;
 const PASSWORD = [ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE] as const;
 
 /** TPM 2.0 Part 3 TPM2_ActivateCredential: the AK by its (empty) auth, the EK by its policy. */
@@ -28,7 +25,7 @@ export async function activateCredential(
 ): Promise<Uint8Array> {
   const akTr = handleOf(esys, ak);
   const ekTr = handleOf(esys, ek);
-  const session = await startPolicySession(esys);
+  const session = await startSession(esys, TPM_SE_POLICY);
   const secret = output("TPM2B_DIGEST");
   try {
     await policySecret(esys, "endorsement", session);
@@ -44,26 +41,9 @@ export async function activateCredential(
       secret,
     );
   } finally {
-    // ESYS asks the TPM to keep a session after a command, and the TPM has room for three.
-    await esys.call("Esys_FlushContext", session).catch(() => undefined);
+    await endSession(esys, session);
   }
   return fromTpm2b("TPM2B_DIGEST", secret.wire);
-}
-
-async function startPolicySession(esys: EsysTurn): Promise<number> {
-  const session = numberOutput();
-  await esys.call(
-    "Esys_StartAuthSession",
-    ESYS_TR_NONE,
-    ESYS_TR_NONE,
-    ...NONE,
-    null,
-    TPM_SE_POLICY,
-    input("TPMT_SYM_DEF", new Writer().u16(TPM_ALG_NULL).finish()),
-    TPM_ALG_SHA256,
-    session,
-  );
-  return session.value;
 }
 
 async function policySecret(esys: EsysTurn, hierarchy: Hierarchy, session: number): Promise<void> {

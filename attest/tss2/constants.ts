@@ -17,7 +17,13 @@ export type Hierarchy = keyof typeof HIERARCHIES;
 
 export const TPM_ALG_SHA256 = 0x000b;
 export const TPM_ALG_NULL = 0x0010;
+export const TPM_SE_HMAC = 0x00;
 export const TPM_SE_POLICY = 0x01;
+export const TPM_SE_TRIAL = 0x03;
+/** TPMA_SESSION (Part 2 §8.4). */
+export const TPMA_SESSION_CONTINUESESSION = 0x01;
+export const TPMA_SESSION_DECRYPT = 0x20;
+export const TPMA_SESSION_ENCRYPT = 0x40;
 export const TPM_SU_CLEAR = 0x0000;
 export const TPM_CAP_HANDLES = 1;
 export const TPM_ST_HASHCHECK = 0x8024;

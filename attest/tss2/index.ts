@@ -9,5 +9,6 @@ export type { TpmObjects } from "./objects.ts";
 export type { TpmPcrs } from "./pcr.ts";
 export { type CallQueue, createCallQueue } from "./queue.ts";
 export { parseResponseCode, type ResponseCode, type ResponseLayer } from "./response-codes.ts";
+export { MAX_SEALED_BYTES, type TpmSealed, type TpmSealing } from "./sealing.ts";
 export type { Attestation } from "./signing.ts";
 export { openTpm, type Tpm, type TpmOptions } from "./tpm.ts";

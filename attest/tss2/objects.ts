@@ -103,7 +103,7 @@ export function createTpmObjects(connection: EsysConnection): TpmObjects {
   };
 }
 
-async function createPrimary(
+export async function createPrimary(
   esys: EsysTurn,
   hierarchy: Hierarchy,
   template: Uint8Array,
@@ -219,7 +219,7 @@ function isTransient(handle: number): boolean {
   return Math.floor(handle / 0x100_0000) === TRANSIENT_FIRST / 0x100_0000;
 }
 
-async function flushTr(esys: EsysTurn, tr: number): Promise<void> {
+export async function flushTr(esys: EsysTurn, tr: number): Promise<void> {
   if (isTransient(await tpmHandle(esys, tr))) await esys.call("Esys_FlushContext", tr);
   else await esys.call("Esys_TR_Close", numberOutput(tr));
 }

@@ -25,6 +25,7 @@ import { loadTss } from "./libraries.ts";
 import { createTpmNv, type TpmNv } from "./nv.ts";
 import { createTpmObjects, type TpmObjects } from "./objects.ts";
 import { createTpmPcrs, type TpmPcrs } from "./pcr.ts";
+import { createTpmSealing, type TpmSealing } from "./sealing.ts";
 
 const NONE = [ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE] as const;
 const HANDLES_AT_ONCE = 64;
@@ -42,7 +43,7 @@ export interface TpmOptions {
 }
 
 /** Every method may throw `ATTEST_TSS_FAILED` (see {@link responseCodeOf}) and `ATTEST_TSS_BUSY`. */
-export interface Tpm extends Omit<TpmObjects, "flushTransientObjects">, TpmNv, TpmPcrs {
+export interface Tpm extends Omit<TpmObjects, "flushTransientObjects">, TpmNv, TpmPcrs, TpmSealing {
   /** TPM2_Startup(CLEAR); a TPM that is already started is fine. */
   startup(): Promise<void>;
   /** TPM2_SelfTest of everything. */
@@ -91,6 +92,7 @@ function createTpm(connection: EsysConnection): Tpm {
     ...objects,
     ...createTpmNv(connection),
     ...createTpmPcrs(connection),
+    ...createTpmSealing(connection),
     startup: () => connection.turn(startup),
     selfTest: () => connection.turn((esys) => esys.call("Esys_SelfTest", ...NONE, 1)),
     getRandom: (length) => connection.turn((esys) => getRandom(esys, length)),

@@ -41,6 +41,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: "directory-log verify URL (--state FILE, --key-id ID): were all served the same keys?",
     run: async (args) => (await import("./directory-log.ts")).directoryLogCommand(args),
   },
+  seal: {
+    summary: "seal the passphrase to the TPM (--config FILE, --passphrase-file FILE | --generate)",
+    run: async (args) => (await import("./seal.ts")).sealCommand(args),
+  },
   roots: {
     summary: "roots refresh SOURCE ... --out FILE --version V, roots show FILE",
     run: async (args) => (await import("./roots.ts")).rootsCommand(args),

@@ -10,5 +10,6 @@ export type {
   IssuerConfig,
   RemoteIssuerConfig,
   SpentStoreConfig,
+  TpmSealingConfig,
   TrustedAttesterConfig,
 } from "./types.ts";

@@ -41,6 +41,20 @@ const tls = {
   maxConnections: whole("open connections; more are dropped and counted", 1, 1_000_000, 10_000),
 };
 
+const tpmSealing = Type.Object(
+  {
+    tcti: text("the TPM, as tpm2-tss names it", "device:/dev/tpmrm0"),
+    pcrs: Type.Array(Type.Integer({ minimum: 0, maximum: 23 }), {
+      description: "PCRs of the SHA-256 bank whose values the TPM asks for",
+      minItems: 1,
+      maxItems: 24,
+      uniqueItems: true,
+      default: [7],
+    }),
+  },
+  { ...closed, description: "instead of passphraseFile: `stile seal` has sealed it to this TPM" },
+);
+
 const spentStore = {
   engine: choice(
     "embedded for one edge; postgres or valkey (also Redis 7) where several edges share it",
@@ -232,7 +246,8 @@ const schema = Type.Object(
       "folder of the stores and the sealed keys; one process at a time",
       "/var/lib/stile",
     ),
-    passphraseFile: text("file whose content seals the private keys at rest"),
+    passphraseFile: Type.Optional(text("file whose content seals the private keys at rest")),
+    tpmSealing: Type.Optional(tpmSealing),
     log: Type.Object(
       {
         level: choice("least severe lines that are written", [
@@ -289,7 +304,11 @@ const EDGE_ROLES: readonly Role[] = ["joint", "edge"];
 const ATTESTER_ROLES: readonly Role[] = ["joint", "attester"];
 
 /** What a role needs, and what would have no effect in it: a setting without effect protects nothing. */
-function misplacedSettings({ attester, edge, issuer, role }: Config): string | undefined {
+function misplacedSettings(config: Config): string | undefined {
+  const { attester, edge, issuer, role } = config;
+  if ((config.passphraseFile === undefined) === (config.tpmSealing === undefined)) {
+    return "expected either passphraseFile or tpmSealing";
+  }
   const rules: readonly (readonly [string, boolean, boolean])[] = [
     ["edge", edge !== undefined, EDGE_ROLES.includes(role)],
     ["attester", attester !== undefined, ATTESTER_ROLES.includes(role)],

@@ -15,7 +15,9 @@ export interface Config {
   readonly listen: { readonly host: string; readonly port: number };
   readonly operator: { readonly listen: string };
   readonly stateDir: string;
-  readonly passphraseFile: string;
+  /** One of the two says what opens the keys at rest. */
+  readonly passphraseFile?: string;
+  readonly tpmSealing?: TpmSealingConfig;
   readonly log: { readonly level: "debug" | "info" | "warn" | "error" | "silent" };
   readonly tls: {
     readonly certificateFile: string;
@@ -34,6 +36,12 @@ export interface Config {
     readonly requestsPerMinute: number;
     readonly drainSeconds: number;
   };
+}
+
+/** The passphrase, sealed to a TPM (docs/keys.md). */
+export interface TpmSealingConfig {
+  readonly tcti: string;
+  readonly pcrs: readonly number[];
 }
 
 export interface ServerCertificateConfig {
