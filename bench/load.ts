@@ -4,6 +4,7 @@
  * Bounded by the number of requests and by a deadline.
  */
 import { connect, type TLSSocket } from "node:tls";
+import { setTimeout as sleep } from "node:timers/promises";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 
 export interface LoadJob {
@@ -15,6 +16,11 @@ export interface LoadJob {
   /** How often the whole list is gone through. */
   readonly rounds: number;
   readonly deadlineMs: number;
+  /**
+   * Requests start at this rate, whether or not answers have come; without it, as fast as answers come.
+   * Latency then counts from when a request was due, so that waiting for a connection counts, too.
+   */
+  readonly ratePerSecond?: number;
 }
 
 export interface LoadResult {
@@ -48,9 +54,12 @@ async function loadThread(job: LoadJob): Promise<LoadResult> {
       const answers = readAnswers(socket);
       while (next < total && performance.now() < deadline) {
         const request = job.requests[next % job.requests.length];
+        const dueMs = job.ratePerSecond === undefined ? 0 : (next * 1_000) / job.ratePerSecond;
         next += 1;
         if (request === undefined) break;
-        const sent = performance.now();
+        const wait = started + dueMs - performance.now();
+        if (wait > 0) await sleep(wait);
+        const sent = job.ratePerSecond === undefined ? performance.now() : started + dueMs;
         socket.write(request);
         const { value: status, done } = await answers.next();
         if (done === true) break;

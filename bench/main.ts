@@ -1,17 +1,18 @@
 /**
  * `npm run bench`: what Stile costs, as ratios to what the machine can do, all in one run. The floors are
  * `openssl speed`, a bare server of the same runtime, and node:crypto alone. Bounded: about two minutes.
- * `--only edge`, `--only attest` or `--only page` runs one part.
+ * `--only edge`, `issuance`, `store`, `attest` or `page` runs one part.
  */
-import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect } from "node:tls";
 import { parseArgs } from "node:util";
 import { benchAttestation } from "./attestation.ts";
-import { type LoadResult, runLoad } from "./load.ts";
-import { batchRequests, clearanceHeader, getRequest, tokenHeaders } from "./requests.ts";
+import { type Figure, figureOf, line, ratio } from "./format.ts";
+import { benchIssuance } from "./issuance.ts";
+import { runLoad } from "./load.ts";
+import { clearanceHeader, getRequest, tokenHeaders } from "./requests.ts";
 import { type BenchServer, startServer } from "./servers.ts";
 import { benchPage } from "./page.ts";
 import { benchSpentStore } from "./spent-store.ts";
@@ -20,18 +21,16 @@ const CONNECTIONS = 32;
 const REQUESTS = 20_000;
 const TOKENS = 12_000;
 const HANDSHAKES = 1_500;
-const BATCHES = 60;
-const BATCH_SIZE = 100;
+const LOAD = 0.8;
 const DEADLINE_MS = 60_000;
 
-interface Figure {
-  readonly perSecond: number;
-  /** CPU of the server process for one operation, microseconds. */
-  readonly cpuMicros: number;
-  readonly p99Ms: number;
-}
-
-const PARTS = { edge: runEdge, attest: runAttest, page: runPage } as const;
+const PARTS = {
+  edge: runEdge,
+  issuance: runIssuance,
+  store: runStore,
+  attest: runAttest,
+  page: runPage,
+} as const;
 
 const dir = mkdtempSync(join(tmpdir(), "stile-bench-bare-"));
 const servers: BenchServer[] = [];
@@ -105,18 +104,36 @@ async function runEdge(): Promise<void> {
   const bareHandshakes = await measureHandshakes(bare);
   print("bare TLS server, full handshakes", bareHandshakes);
   print("full handshakes", await measureHandshakes(sidecar), bareHandshakes);
+  await measureUnderLoad(sidecar, redeemed.perSecond);
+}
 
-  const floor = opensslSignsPerSecond();
-  console.log(`openssl speed rsa2048, all cores          ${floor.toFixed(0).padStart(8)} /s`);
-  const issued = await measureIssuance(sidecar);
-  console.log(
-    `issuance: type 2 in batches of ${BATCH_SIZE}          ${issued.perSecond.toFixed(0).padStart(8)} /s  ` +
-      `${issued.cpuMicros.toFixed(0).padStart(6)} us CPU  ratio to openssl ${ratio(issued.perSecond, floor)}`,
+/** Redemption with requests that come at their own pace. */
+async function measureUnderLoad(sidecar: BenchServer, fullRate: number): Promise<void> {
+  const tokens = await tokenHeaders(sidecar, TOKENS / 2);
+  const requests = tokens.map((header) => getRequest(sidecar, [header]));
+  const ratePerSecond = LOAD * fullRate;
+  const { p99Ms, perSecond } = await measureGets(
+    sidecar,
+    requests,
+    tokens.length,
+    "200",
+    ratePerSecond,
   );
+  line("redemption at 80% of that", perSecond, `p99 ${p99Ms.toFixed(1)} ms`);
+}
+
+async function runIssuance(): Promise<void> {
+  const upstream = await start("upstream", []);
+  await benchIssuance(() => start("sidecar", [`http://127.0.0.1:${upstream.port}`, "2,1,5"]));
+}
+
+async function runStore(): Promise<void> {
   const store = await benchSpentStore();
-  console.log(
-    `spent store: durable inserts              ${store.insertsPerSecond.toFixed(0).padStart(8)} /s  ` +
-      `${store.bytesPerEntry.toFixed(0)} bytes an entry, batch p99 ${store.batchP99Ms.toFixed(1)} ms`,
+  line(
+    "spent store: durable inserts",
+    store.insertsPerSecond,
+    `${store.bytesPerEntry.toFixed(0)} bytes an entry, batch p99 ${store.batchP99Ms.toFixed(1)} ms`,
+    `started again in ${store.startMs.toFixed(0)} ms`,
   );
 }
 
@@ -142,6 +159,7 @@ async function measureGets(
   requests: readonly Uint8Array[],
   total: number,
   expected = "200",
+  ratePerSecond?: number,
 ): Promise<Figure> {
   const before = server.cpuSeconds();
   const result = await runLoad({
@@ -151,37 +169,9 @@ async function measureGets(
     requests,
     rounds: total / requests.length,
     deadlineMs: DEADLINE_MS,
+    ...(ratePerSecond === undefined ? {} : { ratePerSecond }),
   });
   return figureOf(result, server.cpuSeconds() - before, expected, 1);
-}
-
-async function measureIssuance(server: BenchServer): Promise<Figure> {
-  const requests = await batchRequests(server, BATCHES, BATCH_SIZE);
-  const before = server.cpuSeconds();
-  const result = await runLoad({
-    port: server.port,
-    ca: server.ca,
-    connections: 4,
-    requests,
-    rounds: 1,
-    deadlineMs: DEADLINE_MS,
-  });
-  return figureOf(result, server.cpuSeconds() - before, "200", BATCH_SIZE);
-}
-
-/** A figure counts only where every answer was the expected one. */
-function figureOf(result: LoadResult, cpuSeconds: number, expected: string, each: number): Figure {
-  const answered = result.byStatus[expected] ?? 0;
-  const all = Object.values(result.byStatus).reduce((sum, count) => sum + count, 0);
-  if (answered === 0 || answered !== all) {
-    throw new Error(`expected only ${expected}, got ${JSON.stringify(result.byStatus)}`);
-  }
-  const operations = answered * each;
-  return {
-    perSecond: operations / result.seconds,
-    cpuMicros: (cpuSeconds * 1e6) / operations,
-    p99Ms: result.p99Ms,
-  };
 }
 
 /** Full handshakes, eight at a time: a connection without a session of before. */
@@ -213,18 +203,6 @@ function handshake(server: BenchServer): Promise<void> {
   });
 }
 
-function opensslSignsPerSecond(): number {
-  const cores = String(availableParallelism());
-  const run = spawnSync("openssl", ["speed", "-seconds", "3", "-multi", cores, "rsa2048"], {
-    encoding: "utf8",
-  });
-  const figure = /^rsa +2048 bits +[\d.]+s +[\d.]+s +(?<signs>[\d.]+)/m.exec(run.stdout)?.groups?.[
-    "signs"
-  ];
-  if (figure === undefined) throw new Error("openssl speed gave no figure");
-  return Number(figure);
-}
-
 function print(name: string, figure: Figure, floor?: Figure): void {
   const p99 = Number.isNaN(figure.p99Ms) ? "" : `  p99 ${figure.p99Ms.toFixed(1)} ms`;
   const ratios =
@@ -236,8 +214,4 @@ function print(name: string, figure: Figure, floor?: Figure): void {
     `${name.padEnd(42)}${figure.perSecond.toFixed(0).padStart(8)} /s  ` +
       `${figure.cpuMicros.toFixed(0).padStart(6)} us CPU${p99}${ratios}`,
   );
-}
-
-function ratio(value: number, floor: number): string {
-  return (value / floor).toFixed(2);
 }

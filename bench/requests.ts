@@ -15,11 +15,16 @@ import { exchange } from "../service/agent/exchange.ts";
 import { openSecrets } from "../service/keystore/index.ts";
 import { openMint } from "../test/support/mint.ts";
 import {
+  encodeAmortizedBatchTokenRequest,
   encodeGenericBatchTokenRequest,
+  ISSUER_DIRECTORY_PATH,
+  MEDIA_TYPE_AMORTIZED_BATCH_REQUEST,
   MEDIA_TYPE_GENERIC_BATCH_REQUEST,
+  parseIssuerDirectory,
   parseWwwAuthenticate,
   TOKEN_TYPE_BLIND_RSA,
 } from "../tokens/index.ts";
+import { createVoprfEngine, isVoprfTokenType } from "../tokens/voprf/index.ts";
 import type { BenchServer } from "./servers.ts";
 
 /** A GET without a body. */
@@ -29,19 +34,17 @@ export function getRequest(server: BenchServer, headers: readonly string[]): Uin
 }
 
 /** What the sidecar asks of a client without a token. */
-async function challengeOf(
-  server: BenchServer,
-): Promise<{ challenge: Uint8Array; tokenKey: Uint8Array }> {
+async function challengeOf(server: BenchServer): Promise<Uint8Array> {
   const url = `https://${server.host}/`;
   const answer = await exchange({ url, method: "GET", headers: {}, ca: server.ca });
   const [first] = parseWwwAuthenticate(answer.headers["www-authenticate"] ?? "");
-  if (first?.tokenKey === undefined) throw new Error("the sidecar does not challenge");
-  return { challenge: first.challenge, tokenKey: first.tokenKey };
+  if (first === undefined) throw new Error("the sidecar does not challenge");
+  return first.challenge;
 }
 
 /** Values of Authorization headers, each with a token of its own. */
 export async function tokenHeaders(server: BenchServer, count: number): Promise<string[]> {
-  const { challenge } = await challengeOf(server);
+  const challenge = await challengeOf(server);
   const mint = await openMint(server.dir);
   return Array.from({ length: count }, () => `Authorization: ${mint.authorization(challenge)}`);
 }
@@ -60,26 +63,26 @@ export async function clearanceHeader(server: BenchServer): Promise<string> {
   return `Cookie: ${cookie}`;
 }
 
-/** POSTs of generic batches with `size` requests each, every one with a proof of its own. */
-export async function batchRequests(
-  server: BenchServer,
-  batches: number,
-  size: number,
-): Promise<Uint8Array[]> {
+export interface BatchSpec {
+  readonly tokenType: number;
+  readonly batches: number;
+  /** Token requests in each. */
+  readonly size: number;
+}
+
+/** POSTs of batches, every one with a proof of its own: generic ones of type 2, amortized ones of the others. */
+export async function batchRequests(server: BenchServer, spec: BatchSpec): Promise<Uint8Array[]> {
   const url = `https://${server.host}`;
   const device = softwareDevice();
   const accessToken = await attestationResult(server, url, device.deviceKeyJwk);
-  const { tokenKey } = await challengeOf(server);
-  const truncatedTokenKeyId = createHash("sha256").update(tokenKey).digest()[31] ?? 0;
+  const truncatedTokenKeyId = await truncatedKeyId(server, spec.tokenType);
+  const isRsa = spec.tokenType === TOKEN_TYPE_BLIND_RSA;
+  const mediaType = isRsa ? MEDIA_TYPE_GENERIC_BATCH_REQUEST : MEDIA_TYPE_AMORTIZED_BATCH_REQUEST;
   const requests: Uint8Array[] = [];
-  for (let i = 0; i < batches; i += 1) {
-    const body = encodeGenericBatchTokenRequest(
-      Array.from({ length: size }, () => ({
-        tokenType: TOKEN_TYPE_BLIND_RSA,
-        truncatedTokenKeyId,
-        blindedMessage: blindedMessage(),
-      })),
-    );
+  for (let i = 0; i < spec.batches; i += 1) {
+    const body = isRsa
+      ? rsaBatch(spec.size, truncatedTokenKeyId)
+      : voprfBatch(spec, truncatedTokenKeyId);
     const proof = await createDpopProof({
       device,
       method: "POST",
@@ -93,7 +96,7 @@ export async function batchRequests(
       `Host: ${server.host}`,
       `Authorization: DPoP ${accessToken}`,
       `DPoP: ${proof}`,
-      `Content-Type: ${MEDIA_TYPE_GENERIC_BATCH_REQUEST}`,
+      `Content-Type: ${mediaType}`,
       `Content-Length: ${body.length}`,
       "",
       "",
@@ -101,6 +104,35 @@ export async function batchRequests(
     requests.push(Buffer.concat([Buffer.from(head.join("\r\n")), body]));
   }
   return requests;
+}
+
+async function truncatedKeyId(server: BenchServer, tokenType: number): Promise<number> {
+  const url = `https://${server.host}${ISSUER_DIRECTORY_PATH}`;
+  const { body } = await exchange({ url, method: "GET", headers: {}, ca: server.ca });
+  const key = parseIssuerDirectory(body).tokenKeys.find((listed) => listed.tokenType === tokenType);
+  if (key === undefined) throw new Error(`the sidecar has no key of type ${tokenType}`);
+  return createHash("sha256").update(key.tokenKey).digest()[31] ?? 0;
+}
+
+function rsaBatch(size: number, truncatedTokenKeyId: number): Uint8Array {
+  return encodeGenericBatchTokenRequest(
+    Array.from({ length: size }, () => ({
+      tokenType: TOKEN_TYPE_BLIND_RSA,
+      truncatedTokenKeyId,
+      blindedMessage: blindedMessage(),
+    })),
+  );
+}
+
+/** Blinded elements are uniform, and so are the public keys of random keys. */
+function voprfBatch({ size, tokenType }: BatchSpec, truncatedTokenKeyId: number): Uint8Array {
+  if (!isVoprfTokenType(tokenType)) throw new TypeError("expected a VOPRF type");
+  const voprf = createVoprfEngine(tokenType, "native");
+  const random = (length: number): Uint8Array => Uint8Array.from(randomBytes(length));
+  const blindedElements = Array.from({ length: size }, () =>
+    voprf.publicKeyOf(voprf.nonceOf(random(voprf.suite.uniformLength))),
+  );
+  return encodeAmortizedBatchTokenRequest({ tokenType, truncatedTokenKeyId, blindedElements });
 }
 
 /** Any number below the modulus will do: blinded messages are uniform. */

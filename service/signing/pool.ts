@@ -40,7 +40,7 @@ export interface SigningPoolObserver {
 }
 
 /** Tokens in one message. A thread has two, so that this bounds what waits behind a slow job. */
-const MAX_WEIGHT_PER_MESSAGE = 8;
+const MAX_WEIGHT_PER_MESSAGE = 16;
 /** A request whose thread dies is tried once more: it may be the request that kills it. */
 const MAX_DEATHS = 1;
 const RETRY_AFTER_SECONDS = 1;

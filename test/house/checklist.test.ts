@@ -7,7 +7,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { ERROR_CODES } from "../../wire/index.ts";
-import { sharedMissing } from "../support/shared.ts";
+import { readShared, sharedMissing } from "../support/shared.ts";
 
 const root = join(import.meta.dirname, "..", "..");
 
@@ -65,5 +65,35 @@ describe("the attestation checklist", () => {
       ).toEqual([]);
       expect(text, path).not.toMatch(/\bfetch\(|\bXMLHttpRequest\b|\bWebSocket\b|\bimport\(/);
     }
+  });
+});
+
+describe("the Privacy Pass checklist", () => {
+  const text = readFileSync(join(root, "docs", "privacypass.md"), "utf8");
+  const rows = text.split("\n").filter((line) => /^\| [A-Z]\d/.test(line));
+  const ids = rows.map((row) => row.split("|")[1]?.trim() ?? "");
+
+  it("names tests that there are, one or more for each requirement", () => {
+    expect(new Set(ids).size).toBe(ids.length);
+    for (const row of rows) {
+      const named = [...row.matchAll(/`(?<file>test\/[^`]+)`: "(?<title>[^"]+)"/g)];
+      expect(named.length, row).toBeGreaterThan(0);
+      for (const { groups } of named) {
+        const source = readFileSync(join(root, groups?.["file"] ?? ""), "utf8");
+        expect(source.includes(groups?.["title"] ?? ""), groups?.["title"]).toBe(true);
+      }
+    }
+  });
+
+  it.skipIf(sharedMissing)("has a row for each point of each group", () => {
+    const list = Buffer.from(readShared("PRIVACYPASS.md")).toString("utf8");
+    const section = /^## 6\. [^]*?(?=^=====)/m.exec(list)?.[0] ?? "";
+    const groups = section.split(/^(?=[A-Z]\w+ \()/m).slice(1);
+    expect(groups).toHaveLength(5);
+    for (const group of groups) {
+      const own = ids.filter((id) => id.startsWith(group.slice(0, 1)));
+      expect(own, group).toHaveLength(group.match(/^- /gm)?.length ?? 0);
+    }
+    expect(ids.length).toBeGreaterThan(20);
   });
 });
