@@ -10,11 +10,13 @@ import {
   type TlsEvent,
 } from "../tls/index.ts";
 import { TOKEN_TYPE_BLIND_RSA } from "../tokens/index.ts";
+import { StileError } from "../wire/index.ts";
 import { composeAttester } from "./attester/compose.ts";
 import type { Config } from "./config/index.ts";
 import { composeEdge } from "./edge/compose.ts";
 import { followIssuer } from "./edge/follow-issuer.ts";
 import type { EdgeHandler } from "./edge/handler.ts";
+import { createTrustedProxies, type TrustedProxies } from "./edge/trusted-proxies.ts";
 import { createHttpApp } from "./http/app.ts";
 import { registerJwks } from "./http/jwks.ts";
 import { createOwnHandler } from "./http/own-handler.ts";
@@ -37,6 +39,7 @@ export interface Composition extends SidecarDeps, Pick<SidecarState, "secrets" |
   readonly config: Config;
   readonly metrics: Metrics;
   readonly app: FastifyInstance;
+  readonly proxies: TrustedProxies;
   readonly onClose: OnClose;
 }
 
@@ -82,14 +85,16 @@ async function start(
   const metrics = createMetrics();
   const state = await openState(config, { clock, metrics, onClose });
   const { secrets, tokenCrypto } = state;
+  const proxies = proxiesOf(config);
   const app = await createHttpApp({
     log,
     metrics,
     requestsPerMinute: config.limits.requestsPerMinute,
+    proxies,
     version: VERSION,
   });
   onClose(() => app.close());
-  const composition = { config, clock, log, metrics, app, secrets, tokenCrypto, onClose };
+  const composition = { config, clock, log, metrics, app, proxies, secrets, tokenCrypto, onClose };
   const parts = await composeRoles(composition, state);
   await app.ready();
   const listening = await listen(composition, parts);
@@ -98,6 +103,16 @@ async function start(
     metrics,
     closeSpentStore: () => state.spentStore?.close() ?? Promise.resolve(),
   };
+}
+
+/** @throws `SERVICE_CONFIG_INVALID` */
+function proxiesOf({ listen }: Config): TrustedProxies {
+  try {
+    return createTrustedProxies(listen.trustedProxies);
+  } catch (cause) {
+    const message = "configuration: listen.trustedProxies: expected address/bits";
+    throw new StileError("SERVICE_CONFIG_INVALID", message, { cause });
+  }
 }
 
 /** What the roles of this process give to its listeners. */

@@ -30,6 +30,8 @@ export interface ForwardExtra {
   readonly removeRequestHeaders: readonly string[];
   readonly requestHeaders: readonly (readonly [name: string, value: string])[];
   readonly responseHeaders: readonly (readonly [name: string, value: string])[];
+  /** Of the client, where the caller knows it from a proxy that it trusts; else the connection's other end. */
+  readonly clientAddress?: string | undefined;
 }
 
 export interface ForwarderOptions {
@@ -156,7 +158,10 @@ async function forward(
 function upstreamHeaders(request: IncomingMessage, extra: ForwardExtra): string[] {
   const headers = requestHeadersToForward(request.rawHeaders, extra.removeRequestHeaders);
   // A dual-stack socket writes IPv4 addresses as ::ffff:192.0.2.1.
-  const address = request.socket.remoteAddress?.replace(/^::ffff:(?=[0-9.]+$)/i, "");
+  const address = (extra.clientAddress ?? request.socket.remoteAddress)?.replace(
+    /^::ffff:(?=[0-9.]+$)/i,
+    "",
+  );
   if (address !== undefined) headers.push("X-Forwarded-For", address);
   headers.push("X-Forwarded-Proto", "https", "X-Forwarded-Host", request.headers.host ?? "");
   for (const [name, value] of extra.requestHeaders) headers.push(name, value);

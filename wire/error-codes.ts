@@ -125,6 +125,7 @@ export const ERROR_CODES = {
   SERVICE_MEDIA_TYPE_UNSUPPORTED: "the media type is not one that this endpoint takes",
   SERVICE_NOT_ACCEPTABLE: "the client does not accept what this endpoint answers",
   SERVICE_HOST_UNKNOWN: "the host is not one that this edge serves",
+  SERVICE_PROXY_UNTRUSTED: "only a proxy that is configured as trusted may ask this",
   SERVICE_PATH_AMBIGUOUS: "servers read this request in different ways, so no rule can judge it",
   SERVICE_REQUEST_BLOCKED: "a rule of this edge blocks the request",
   SERVICE_NOT_FOUND: "no such resource",

@@ -60,7 +60,7 @@ function sign(
 
 /** Clients without an address share one place. */
 function clientNetwork(request: FastifyRequest): string {
-  return networkOf(request.raw.socket.remoteAddress) ?? "none";
+  return networkOf(request.ip) ?? "none";
 }
 
 async function counted<T>(

@@ -4,6 +4,7 @@ export { loadConfig } from "./load.ts";
 export { checkConfig, configSchema } from "./schema.ts";
 export type {
   AttesterConfig,
+  AuthorizeHeaders,
   Config,
   EdgeConfig,
   FollowedIssuerConfig,

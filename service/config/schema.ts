@@ -11,6 +11,7 @@ import { describeFaults } from "./faults.ts";
 import { issuerSchema } from "./issuer.ts";
 import { choice, closed, DAY, flag, section, text, whole } from "./kinds.ts";
 import type { Config, Role } from "./types.ts";
+import { trustedProxiesSchema } from "./trusted-proxies.ts";
 import { webauthnSchema } from "./webauthn.ts";
 
 const serverCertificate = {
@@ -165,8 +166,8 @@ const edge = {
   authorize: Type.Object(
     {
       headers: choice(
-        "how /.stile/authorize learns of the request: off, X-Original-* or X-Forwarded-* headers",
-        ["off", "original", "forwarded"],
+        "what tells /.stile/authorize the host: nothing, X-Original-Host, X-Forwarded-Host or Host",
+        ["off", "original", "forwarded", "host"],
       ),
     },
     section,
@@ -230,6 +231,7 @@ const schema = Type.Object(
       {
         host: text("address of the public listener", "::"),
         port: whole("port of the public listener", 0, 65_535, 8_443),
+        trustedProxies: trustedProxiesSchema,
       },
       section,
     ),

@@ -9,10 +9,17 @@ export type Role = "joint" | "edge" | "attester" | "issuer";
 /** What a challenge is bound to (RFC 9577 §2.1.1.2). */
 export type RedemptionContextSetting = "none" | "window" | "window+network" | "connection";
 
+/** Which headers of a proxy's question say what it is about; none: it is not asked. */
+export type AuthorizeHeaders = "off" | "original" | "forwarded" | "host";
+
 export interface Config {
   readonly role: Role;
   readonly publicUrl: string;
-  readonly listen: { readonly host: string; readonly port: number };
+  readonly listen: {
+    readonly host: string;
+    readonly port: number;
+    readonly trustedProxies: readonly string[];
+  };
   readonly operator: { readonly listen: string };
   readonly stateDir: string;
   /** One of the two says what opens the keys at rest. */
@@ -64,7 +71,7 @@ export interface EdgeConfig {
   readonly maxBodyBytes: number;
   readonly maxUpstreamRequests: number;
   readonly upstreamTimeoutSeconds: number;
-  readonly authorize: { readonly headers: "off" | "original" | "forwarded" };
+  readonly authorize: { readonly headers: AuthorizeHeaders };
   readonly fallbackUrl?: string;
   readonly cors: { readonly origins: readonly string[] };
   readonly spentStore: SpentStoreConfig;

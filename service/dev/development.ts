@@ -25,6 +25,7 @@ export interface DevelopmentOptions {
 }
 
 export interface DevelopmentOverrides {
+  readonly listen?: Partial<Config["listen"]>;
   readonly edge?: Partial<Config["edge"]>;
   readonly attester?: Partial<Omit<AttesterConfig, "webauthn">> & {
     readonly webauthn?: Partial<AttesterConfig["webauthn"]>;
@@ -65,7 +66,7 @@ export async function prepareDevelopment(options: DevelopmentOptions): Promise<D
   const { overrides = {} } = options;
   const config = checkConfig({
     publicUrl: `https://${host}`,
-    listen: { host: "127.0.0.1", port: options.port },
+    listen: { host: "127.0.0.1", port: options.port, ...overrides.listen },
     operator: { listen: options.operatorListen },
     stateDir: at("state"),
     passphraseFile,

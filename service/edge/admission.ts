@@ -138,7 +138,11 @@ function signingKeys({ keyRing, tokenTypes }: AdmissionOptions): readonly Issuer
   return keys;
 }
 
+/** @throws `SERVICE_REQUEST_INVALID` where a proxy did not say from where the client comes */
 function scopeOf(options: AdmissionOptions, request: AdmissionRequest): ChallengeScope {
+  if (options.context === "window+network" && request.network === undefined) {
+    throw new StileError("SERVICE_REQUEST_INVALID", "the client's address is not known");
+  }
   return {
     originInfo: request.host,
     context: options.context,

@@ -45,8 +45,8 @@ export async function composeEdge(
   edge: EdgeConfig,
   deps: EdgeDeps,
 ): Promise<ComposedEdge> {
-  const { app, log, metrics, onClose } = composition;
-  checkEdge(edge);
+  const { app, config, log, metrics, onClose, proxies } = composition;
+  checkEdge(edge, config.listen.trustedProxies.length > 0);
   const rules = rulesOf(edge);
   const clearance = composeClearance(composition, edge);
   const admission = composeAdmission(composition, edge, { ...deps, clearance });
@@ -62,6 +62,7 @@ export async function composeEdge(
     admission,
     hosts: edge.hosts,
     authorizeHeaders: edge.authorize.headers,
+    proxies,
   });
   const page =
     deps.hasWebAuthn && edge.clearanceSeconds > 0
@@ -75,6 +76,7 @@ export async function composeEdge(
     forwarder,
     ownEndpoints: (request, response) => app.routing(request, response),
     log,
+    proxies,
   });
   return { handler, publicJwk: await clearance.publicJwk() };
 }
@@ -125,16 +127,21 @@ function composeAdmission(
 }
 
 /** Settings that exclude each other, or that only their parsers can judge. @throws `SERVICE_CONFIG_INVALID` */
-function checkEdge(edge: EdgeConfig): void {
+function checkEdge(edge: EdgeConfig, hasProxies: boolean): void {
   const isWindowed = edge.redemptionContext.startsWith("window");
   if (isWindowed && edge.challengeMaxAgeSeconds > edge.windowSeconds) {
     // A challenge made at the end of a window is accepted for one window more, and no longer.
     throw invalid("edge.challengeMaxAgeSeconds must not be above edge.windowSeconds");
   }
-  const perConnection = edge.redemptionContext === "connection";
-  if (perConnection && edge.authorize.headers !== "off") {
-    // The TLS connection ends at the other proxy: no challenge could name it.
-    throw invalid("edge.authorize.headers must be off where edge.redemptionContext is connection");
+  if (edge.redemptionContext === "connection" && hasProxies) {
+    // The client's TLS connection ends at the proxy: no challenge could name it.
+    throw invalid(
+      "edge.redemptionContext must not be connection where listen.trustedProxies is set",
+    );
+  }
+  if (edge.authorize.headers !== "off" && !hasProxies) {
+    // Whoever may ask is believed what it says of its client.
+    throw invalid("edge.authorize.headers must be off where listen.trustedProxies is empty");
   }
   const judges = edge.rules.length > 0 || edge.mode !== "enforce";
   if (judges && edge.authorize.headers !== "off") {

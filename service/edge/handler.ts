@@ -17,6 +17,7 @@ import { networkOf, normalHost } from "./host.ts";
 import type { RenderedPage } from "../web/page.ts";
 import { refuse, refuseUpgrade } from "./refusal.ts";
 import type { JudgedRequest } from "./rules.ts";
+import type { TrustedProxies } from "./trusted-proxies.ts";
 
 /** Prefixes and paths that Stile answers itself, whatever the host. */
 const OWN_PREFIXES = ["/.stile/", "/attest/"] as const;
@@ -26,6 +27,9 @@ const OWN_PATHS: ReadonlySet<string> = new Set([
   "/.well-known/jwks.json",
 ]);
 
+type Admitted = Extract<AdmissionDecision, { kind: "admitted" }>;
+type ForwardExtra = Parameters<Forwarder["forward"]>[2];
+
 export interface EdgeOptions {
   readonly hosts: readonly string[];
   /** Rules, then clearance, then token, then challenge. */
@@ -34,6 +38,7 @@ export interface EdgeOptions {
   /** Fastify's routing: answers Stile's own endpoints. */
   readonly ownEndpoints: (request: IncomingMessage, response: ServerResponse) => void;
   readonly log: Log;
+  readonly proxies: TrustedProxies;
   readonly cors: Cors;
   /** What a person's browser gets with a challenge; undefined for a request that is not one's. */
   readonly page?: (request: IncomingMessage, wwwAuthenticate: string) => RenderedPage | undefined;
@@ -54,7 +59,7 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
     if (isOwnPath(request.url ?? "/")) {
       return options.ownEndpoints(request, response.setHeaders(new Map(Object.entries(cors))));
     }
-    const decision = await decide(request, host);
+    const decision = await askGate(options, request, host);
     if (decision.kind === "challenged") {
       const { error, wwwAuthenticate } = decision;
       const challenge = { ...cors, "www-authenticate": wwwAuthenticate };
@@ -63,7 +68,7 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
       return;
     }
     try {
-      await options.forwarder.forward(request, response, forwardedHeaders(request, decision));
+      await options.forwarder.forward(request, response, forwardExtra(options, request, decision));
     } catch (error) {
       // The token is spent whatever became of the request: the client is not to pay again.
       refuse(request, response, noted(error), { ...cors, ...clearanceHeaders(decision) });
@@ -72,21 +77,19 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
 
   async function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     const host = checkedHost(request);
-    const decision = await decide(request, host);
+    const decision = await askGate(options, request, host);
     if (decision.kind === "challenged") {
       const challenge = { "www-authenticate": decision.wwwAuthenticate };
       refuseUpgrade(socket, problemOf(decision.error), challenge);
       return;
     }
     try {
-      await options.forwarder.upgrade(request, socket, head, forwardedHeaders(request, decision));
+      const extra = forwardExtra(options, request, decision);
+      await options.forwarder.upgrade(request, socket, head, extra);
     } catch (error) {
       refuseUpgrade(socket, noted(error), clearanceHeaders(decision));
     }
   }
-
-  const decide = (request: IncomingMessage, host: string): Promise<AdmissionDecision> =>
-    options.gate(judgedRequest(request, host), () => admissionRequest(request, host));
 
   const noted = (error: unknown): Problem => notedProblem(options.log, error);
 
@@ -102,6 +105,28 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
       );
     },
   };
+}
+
+function askGate(
+  { gate, proxies }: EdgeOptions,
+  request: IncomingMessage,
+  host: string,
+): Promise<AdmissionDecision> {
+  const address = proxies.clientAddress(request);
+  // Clients share a proxy's connection: it says nothing about any of them.
+  const isProxied = proxies.isProxied(request);
+  return gate(judgedRequest(request, host, address), () =>
+    admissionRequest(request, host, { address, isProxied }),
+  );
+}
+
+function forwardExtra(
+  { proxies }: EdgeOptions,
+  request: IncomingMessage,
+  decision: Admitted,
+): ForwardExtra {
+  const clientAddress = proxies.clientAddress(request);
+  return { ...forwardedHeaders(request, decision), clientAddress };
 }
 
 /** The host of a request whose head is sound. */
@@ -131,25 +156,36 @@ function isOwnPath(url: string): boolean {
 /** Headers that some frameworks take another method from: a rule for GET must not let in a DELETE. */
 const METHOD_OVERRIDES = ["x-http-method-override", "x-http-method", "x-method-override"] as const;
 
-function judgedRequest(request: IncomingMessage, host: string): JudgedRequest {
+function judgedRequest(
+  request: IncomingMessage,
+  host: string,
+  remoteAddress: string | undefined,
+): JudgedRequest {
   return {
     host,
     method: request.method ?? "",
     target: request.url ?? "",
-    remoteAddress: request.socket.remoteAddress,
+    remoteAddress,
     isMethodOverridden: METHOD_OVERRIDES.some((name) => request.headers[name] !== undefined),
   };
 }
 
-function admissionRequest(request: IncomingMessage, host: string): AdmissionRequest {
+function admissionRequest(
+  request: IncomingMessage,
+  host: string,
+  client: { readonly address: string | undefined; readonly isProxied: boolean },
+): AdmissionRequest {
   const idempotencyKey = request.headers["idempotency-key"];
   return {
     host,
     cookie: request.headers.cookie,
     authorization: request.headers.authorization,
     idempotencyKey: typeof idempotencyKey === "string" ? idempotencyKey : undefined,
-    tlsExporter: request.socket instanceof TLSSocket ? tlsExporter(request.socket) : undefined,
-    network: networkOf(request.socket.remoteAddress),
+    tlsExporter:
+      !client.isProxied && request.socket instanceof TLSSocket
+        ? tlsExporter(request.socket)
+        : undefined,
+    network: networkOf(client.address),
   };
 }
 
@@ -157,10 +193,7 @@ function admissionRequest(request: IncomingMessage, host: string): AdmissionRequ
  * What the upstream sees of the admission: how, never with what. The token and the clearance are taken
  * out; another scheme's Authorization goes through, since it is the application's own.
  */
-function forwardedHeaders(
-  request: IncomingMessage,
-  decision: Extract<AdmissionDecision, { kind: "admitted" }>,
-): Parameters<Forwarder["forward"]>[2] {
+function forwardedHeaders(request: IncomingMessage, decision: Admitted): ForwardExtra {
   const remove: string[] = [];
   const requestHeaders: [string, string][] = [["Stile-Admission", decision.by]];
   const { cookie, authorization } = request.headers;
@@ -176,8 +209,6 @@ function forwardedHeaders(
   return { removeRequestHeaders: remove, requestHeaders, responseHeaders };
 }
 
-function clearanceHeaders(
-  decision: Extract<AdmissionDecision, { kind: "admitted" }>,
-): Record<string, string> {
+function clearanceHeaders(decision: Admitted): Record<string, string> {
   return decision.clearance === undefined ? {} : { "Set-Cookie": decision.clearance.setCookie };
 }

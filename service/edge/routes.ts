@@ -1,25 +1,35 @@
 /**
  * Redemption for other programs: `GET /.stile/authorize` for a proxy that asks "may this request pass?"
  * (nginx auth_request, Caddy forward_auth, Traefik ForwardAuth, Envoy ext_authz), and
- * `POST /.stile/redeem` for an edge node that terminates TLS itself. Neither trusts its caller: what a
- * caller gets is what the token's holder would get at the edge.
+ * `POST /.stile/redeem` for an edge node that terminates TLS itself. What a caller gets is what the token's
+ * holder would get at the edge. Only trusted proxies may ask the former: they are believed which host and
+ * which client it is about, and are not counted as one client that sends very many requests.
  */
 import { Type } from "@fastify/type-provider-typebox";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { decodeBase64Url, StileError } from "../../wire/index.ts";
 import { sendProblem } from "../http/app.ts";
+import type { AuthorizeHeaders } from "../config/index.ts";
 import type { Admission, AdmissionDecision } from "./admission.ts";
-import { normalHost } from "./host.ts";
+import { networkOf, normalHost } from "./host.ts";
+import type { TrustedProxies } from "./trusted-proxies.ts";
 
 export interface EdgeRoutesOptions {
   readonly admission: Admission;
   readonly hosts: readonly string[];
   /** Which headers say what the proxy was asked; `off` answers 404. */
-  readonly authorizeHeaders: "off" | "original" | "forwarded";
+  readonly authorizeHeaders: AuthorizeHeaders;
+  readonly proxies: TrustedProxies;
 }
 
 /** The header that names the host of the request in question, by setting. Never guessed. */
-const HOST_HEADER = { original: "x-original-host", forwarded: "x-forwarded-host" } as const;
+const HOST_HEADER = {
+  original: "x-original-host",
+  forwarded: "x-forwarded-host",
+  host: "host",
+} as const;
+
+const ENVOY_METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
 
 const redeemBody = Type.Object(
   {
@@ -31,7 +41,9 @@ const redeemBody = Type.Object(
 
 export function registerEdgeRoutes(app: FastifyInstance, options: EdgeRoutesOptions): void {
   const hosts: ReadonlySet<string> = new Set(options.hosts.map((host) => normalHost(host)));
-  const { authorizeHeaders } = options;
+  if (options.authorizeHeaders !== "off") {
+    registerAuthorize(app, options, { hosts, hostHeader: HOST_HEADER[options.authorizeHeaders] });
+  }
 
   function knownHost(value: unknown): string {
     const host = typeof value === "string" ? normalHost(value) : "";
@@ -39,25 +51,6 @@ export function registerEdgeRoutes(app: FastifyInstance, options: EdgeRoutesOpti
       throw new StileError("SERVICE_HOST_UNKNOWN", "this edge does not serve that host");
     }
     return host;
-  }
-
-  if (authorizeHeaders !== "off") {
-    app.get(
-      "/.stile/authorize",
-      { schema: { summary: "May this request pass? For other proxies" } },
-      async (request, reply) => {
-        // nginx turns everything but 2xx, 401 and 403 into 500, so an unknown host is a plain 403.
-        const host = request.headers[HOST_HEADER[authorizeHeaders]];
-        if (typeof host !== "string" || !hosts.has(normalHost(host))) return reply.code(403).send();
-        const decision = await options.admission.decide({
-          host: normalHost(host),
-          cookie: request.headers.cookie,
-          authorization: request.headers.authorization,
-          idempotencyKey: idempotencyKeyOf(request),
-        });
-        return answerAuthorize(reply, decision);
-      },
-    );
   }
 
   app.post<{ Body: { token: string; host: string } }>(
@@ -79,6 +72,45 @@ export function registerEdgeRoutes(app: FastifyInstance, options: EdgeRoutesOpti
       });
     },
   );
+}
+
+interface AuthorizeScope {
+  readonly hosts: ReadonlySet<string>;
+  readonly hostHeader: (typeof HOST_HEADER)[keyof typeof HOST_HEADER];
+}
+
+function registerAuthorize(
+  app: FastifyInstance,
+  { admission, authorizeHeaders, proxies }: EdgeRoutesOptions,
+  { hostHeader, hosts }: AuthorizeScope,
+): void {
+  const isEnvoy = authorizeHeaders === "host";
+  app.route({
+    // Envoy asks with the method of the request in question, and with its path behind a prefix.
+    method: isEnvoy ? ENVOY_METHODS : "GET",
+    url: isEnvoy ? "/.stile/authorize/*" : "/.stile/authorize",
+    schema: { summary: "May this request pass? For other proxies" },
+    config: { rateLimit: false },
+    handler: async (request, reply) => {
+      if (!proxies.isProxied(request.raw)) {
+        throw new StileError("SERVICE_PROXY_UNTRUSTED", "expected one of listen.trustedProxies");
+      }
+      const host = request.headers[hostHeader];
+      const address = proxies.clientAddress(request.raw);
+      // nginx turns everything but 2xx, 401 and 403 into 500. A proxy that leaves out what it is to say is
+      // not believed the rest.
+      const isKnown = typeof host === "string" && hosts.has(normalHost(host));
+      if (!isKnown || address === undefined) return reply.code(403).send();
+      const decision = await admission.decide({
+        host: normalHost(host),
+        cookie: request.headers.cookie,
+        authorization: request.headers.authorization,
+        idempotencyKey: idempotencyKeyOf(request),
+        network: networkOf(address),
+      });
+      return answerAuthorize(reply, decision);
+    },
+  });
 }
 
 function idempotencyKeyOf(request: FastifyRequest): string | undefined {

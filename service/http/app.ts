@@ -16,6 +16,7 @@ import { isIssuanceMediaType, type IssuanceMediaType } from "../../tokens/index.
 import { type ErrorCode, isStileError, StileError } from "../../wire/index.ts";
 import { securityHeaders } from "../edge/refusal.ts";
 import { errorFields, type Log } from "../log.ts";
+import type { TrustedProxies } from "../edge/trusted-proxies.ts";
 import type { Metrics, Outcome } from "../metrics.ts";
 import { PROBLEM_MEDIA_TYPE, problemOf } from "../problems.ts";
 
@@ -32,6 +33,8 @@ export interface HttpAppOptions {
   readonly metrics: Metrics;
   /** Requests that one address may send to Stile's own endpoints in a minute. */
   readonly requestsPerMinute: number;
+  /** What they say of the client is `request.ip`; from others it is the connection's other end. */
+  readonly proxies: TrustedProxies;
   readonly version: string;
 }
 
@@ -39,6 +42,7 @@ export interface HttpAppOptions {
 export async function createHttpApp(options: HttpAppOptions): Promise<FastifyInstance> {
   const app = fastify({
     bodyLimit: MAX_BODY_BYTES,
+    trustProxy: options.proxies.isTrusted,
     // Paths are matched exactly: one spelling per resource.
     routerOptions: { ignoreTrailingSlash: false, caseSensitive: true, maxParamLength: 64 },
     exposeHeadRoutes: true,

@@ -32,7 +32,7 @@ export function registerClearanceRoute(
         cookie: undefined,
         authorization: request.headers.authorization,
         idempotencyKey: undefined,
-        network: networkOf(request.raw.socket.remoteAddress),
+        network: networkOf(request.ip),
       });
       if (decision.kind === "challenged") {
         return sendProblem(reply, decision.error, { "www-authenticate": decision.wwwAuthenticate });

@@ -355,7 +355,8 @@ describe("the configuration of an edge", () => {
       { rules: guarded, authorize },
       { rules: [rule("r", "open", { networks: ["10.0.0.1/8"] })] },
     ]) {
-      await expect(startTestSidecar({ edge })).rejects.toMatchObject({
+      const listen = { trustedProxies: ["127.0.0.0/8"] };
+      await expect(startTestSidecar({ listen, edge })).rejects.toMatchObject({
         code: "SERVICE_CONFIG_INVALID",
       });
     }

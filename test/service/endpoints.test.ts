@@ -268,11 +268,12 @@ describe("redemption for other programs", () => {
     const modes = { original: "x-original-host", forwarded: "x-forwarded-host" } as const;
     for (const [headers, name] of Object.entries(modes)) {
       const asked = await startTestSidecar({
+        listen: { trustedProxies: ["127.0.0.0/8"] },
         edge: { authorize: { headers: headers as keyof typeof modes } },
       });
       try {
         const authorize = (more: Record<string, string>): Promise<ExchangeAnswer> =>
-          asked.get("/.stile/authorize", more);
+          asked.get("/.stile/authorize", { "x-forwarded-for": "192.0.2.7", ...more });
         expect((await authorize({})).status).toBe(403);
         expect((await authorize({ [name]: "evil.example" })).status).toBe(403);
         const challenged = await authorize({ [name]: asked.host });

@@ -36,6 +36,8 @@ export interface TestSidecar extends RawTarget {
   readonly challenge: () => Promise<ReceivedChallenge>;
   /** The value of an Authorization header with a fresh, valid token. */
   readonly mint: () => Promise<string>;
+  /** The same for the challenge of an answer that the test has got. */
+  readonly mintFor: (challenged: Pick<ExchangeAnswer, "headers" | "status">) => Promise<string>;
   readonly stop: () => Promise<void>;
 }
 
@@ -71,14 +73,13 @@ export async function startTestSidecar(options: TestSidecarOptions = {}): Promis
   const url = `https://localhost:${port}`;
   const get: TestSidecar["get"] = (path, headers = {}) =>
     exchange({ url: `${url}${path}`, method: "GET", headers, ca });
-  const challenge = async (): Promise<ReceivedChallenge> => {
-    const answer = await get("/");
-    const [first] = parseWwwAuthenticate(answer.headers["www-authenticate"] ?? "");
-    if (first === undefined) throw new Error(`not challenged: ${answer.status}`);
-    return first;
-  };
+  const challenge = async (): Promise<ReceivedChallenge> => challengeIn(await get("/"));
   // Opened once: unsealing the key costs half a second by design.
   let mint: Promise<Mint> | undefined;
+  const mintFor: TestSidecar["mintFor"] = async (challenged) => {
+    mint ??= openMint(dir);
+    return (await mint).authorization(challengeIn(challenged).challenge);
+  };
   return {
     port,
     ca,
@@ -94,16 +95,20 @@ export async function startTestSidecar(options: TestSidecarOptions = {}): Promis
     challenge,
     post: (path, body, headers = {}) =>
       exchange({ url: `${url}${path}`, method: "POST", headers, body: Buffer.from(body), ca }),
-    mint: async () => {
-      mint ??= openMint(dir);
-      return (await mint).authorization((await challenge()).challenge);
-    },
+    mint: async () => mintFor(await get("/")),
+    mintFor,
     stop: async () => {
       await sidecar.stop();
       await upstream.stop();
       rmSync(dir, { recursive: true, force: true });
     },
   };
+}
+
+function challengeIn(answer: Pick<ExchangeAnswer, "headers" | "status">): ReceivedChallenge {
+  const [first] = parseWwwAuthenticate(answer.headers["www-authenticate"] ?? "");
+  if (first === undefined) throw new Error(`not challenged: ${answer.status}`);
+  return first;
 }
 
 function copyKeys(from: string, to: string): void {
