@@ -153,6 +153,7 @@ async function composeRoles(composition: Composition, state: SidecarState): Prom
     handler: edge?.handler ?? createOwnHandler(app),
     operator: {
       ...(keys === undefined ? {} : { keys }),
+      ...(edge === undefined ? {} : { clearanceKeyPem: edge.clearanceKeyPem }),
       ...(attester === undefined ? {} : { revocations: attester.revocations }),
       ...(issuer?.attesters === undefined ? {} : { attesters: issuer.attesters }),
       metrics,

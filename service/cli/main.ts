@@ -53,6 +53,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: "config check FILE, config docs",
     run: async (args) => (await import("./config.ts")).configCommand(args),
   },
+  "clearance-key": {
+    summary: "public key of clearances as PEM, from a running sidecar (--config FILE, --out FILE)",
+    run: async (args) => (await import("./clearance-key.ts")).clearanceKeyCommand(args),
+  },
   health: {
     summary: "exit 0 if a running sidecar is ready (--config FILE)",
     run: async (args) => (await import("./health.ts")).healthCommand(args),

@@ -43,6 +43,8 @@ export interface Clearance {
   /** Whether the Cookie header holds a valid clearance for the host. Never throws: hostile input. */
   readonly isValid: (host: string, cookieHeader: string | undefined) => Promise<boolean>;
   readonly publicJwk: () => Promise<JWK>;
+  /** SubjectPublicKeyInfo as PEM (RFC 7468 §13), for verifiers that read no JWKS. */
+  readonly publicPem: string;
 }
 
 export function createClearance(options: ClearanceOptions): Clearance {
@@ -50,6 +52,7 @@ export function createClearance(options: ClearanceOptions): Clearance {
   return {
     grant: (host, redeemedAtMs) => grantClearance(options, host, redeemedAtMs),
     isValid: createVerifier(options),
+    publicPem: options.publicKey.export({ format: "pem", type: "spki" }),
     publicJwk: async () => ({
       ...(await exportJWK(options.publicKey)),
       kid: keyId,

@@ -37,6 +37,7 @@ export interface EdgeDeps {
 export interface ComposedEdge {
   readonly handler: EdgeHandler;
   readonly publicJwk: JWK;
+  readonly clearanceKeyPem: string;
 }
 
 /** @throws `SERVICE_CONFIG_INVALID` */
@@ -58,16 +59,17 @@ export async function composeEdge(
     idleTimeoutMs: edge.upstreamTimeoutSeconds * 1_000,
   });
   onClose(() => forwarder.close());
+  const page =
+    deps.hasWebAuthn && edge.clearanceSeconds > 0
+      ? composePage(app, { admission, hosts: edge.hosts, fallbackUrl: edge.fallbackUrl })
+      : undefined;
   registerEdgeRoutes(app, {
     admission,
     hosts: edge.hosts,
     authorizeHeaders: edge.authorize.headers,
     proxies,
+    ...(page === undefined ? {} : { page }),
   });
-  const page =
-    deps.hasWebAuthn && edge.clearanceSeconds > 0
-      ? composePage(app, { admission, hosts: edge.hosts, fallbackUrl: edge.fallbackUrl })
-      : undefined;
   const handler = createEdgeHandler({
     ...(page === undefined ? {} : { page }),
     cors: createCors(edge.cors.origins),
@@ -78,7 +80,11 @@ export async function composeEdge(
     log,
     proxies,
   });
-  return { handler, publicJwk: await clearance.publicJwk() };
+  return {
+    handler,
+    publicJwk: await clearance.publicJwk(),
+    clearanceKeyPem: clearance.publicPem,
+  };
 }
 
 function composeClearance({ clock, config, secrets }: Composition, edge: EdgeConfig): Clearance {

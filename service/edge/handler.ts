@@ -14,8 +14,7 @@ import { withoutClearanceCookie } from "./clearance.ts";
 import type { Cors } from "./cors.ts";
 import type { Gate } from "./gate.ts";
 import { networkOf, normalHost } from "./host.ts";
-import type { RenderedPage } from "../web/page.ts";
-import { refuse, refuseUpgrade } from "./refusal.ts";
+import { type PageFor, refuse, refuseUpgrade } from "./refusal.ts";
 import type { JudgedRequest } from "./rules.ts";
 import type { TrustedProxies } from "./trusted-proxies.ts";
 
@@ -40,8 +39,7 @@ export interface EdgeOptions {
   readonly log: Log;
   readonly proxies: TrustedProxies;
   readonly cors: Cors;
-  /** What a person's browser gets with a challenge; undefined for a request that is not one's. */
-  readonly page?: (request: IncomingMessage, wwwAuthenticate: string) => RenderedPage | undefined;
+  readonly page?: PageFor;
 }
 
 export interface EdgeHandler {

@@ -20,16 +20,27 @@ export const securityHeaders: Readonly<Record<string, string>> = {
   "x-content-type-options": "nosniff",
 };
 
+/** What a person's browser gets with a challenge; undefined for a request that is not one's. */
+export type PageFor = (
+  request: Pick<IncomingMessage, "headers" | "method">,
+  wwwAuthenticate: string,
+) => RenderedPage | undefined;
+
 const PAGE_TYPE = "text/html; charset=utf-8";
 const PAGE_STYLE =
   "body{font:1.1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:12vh auto;padding:0 1rem}" +
   "@media(prefers-color-scheme:dark){body{background:#111;color:#eee}}";
 
-/** @param accept the request's Accept header: a page only where text/html is asked for by name */
-function refusalBody(
+/**
+ * @param accept the request's Accept header: a page only where text/html is asked for by name
+ * @param page what a person reads instead of the short page
+ */
+export function refusalBody(
   problem: Problem,
   accept: string | undefined,
+  page?: RenderedPage,
 ): { contentType: string; body: string } {
+  if (page !== undefined) return { contentType: PAGE_TYPE, body: page.html };
   if (!acceptsPage(accept)) {
     return { contentType: PROBLEM_MEDIA_TYPE, body: JSON.stringify(problem.body) };
   }
@@ -67,10 +78,7 @@ export function refuse(
     request.socket.destroy();
     return;
   }
-  const { contentType, body } =
-    page === undefined
-      ? refusalBody(problem, request.headers.accept)
-      : { contentType: PAGE_TYPE, body: page.html };
+  const { contentType, body } = refusalBody(problem, request.headers.accept, page);
   const keep = problem.status !== 400 && isSmallBody(request);
   response.writeHead(problem.status, {
     ...securityHeaders,

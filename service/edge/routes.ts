@@ -9,10 +9,16 @@ import { Type } from "@fastify/type-provider-typebox";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { decodeBase64Url, StileError } from "../../wire/index.ts";
 import { sendProblem } from "../http/app.ts";
+import { problemOf } from "../problems.ts";
+import type { RenderedPage } from "../web/page.ts";
 import type { AuthorizeHeaders } from "../config/index.ts";
 import type { Admission, AdmissionDecision } from "./admission.ts";
 import { networkOf, normalHost } from "./host.ts";
+import { type PageFor, refusalBody } from "./refusal.ts";
 import type { TrustedProxies } from "./trusted-proxies.ts";
+
+type Admitted = Extract<AdmissionDecision, { kind: "admitted" }>;
+type Challenged = Extract<AdmissionDecision, { kind: "challenged" }>;
 
 export interface EdgeRoutesOptions {
   readonly admission: Admission;
@@ -20,6 +26,7 @@ export interface EdgeRoutesOptions {
   /** Which headers say what the proxy was asked; `off` answers 404. */
   readonly authorizeHeaders: AuthorizeHeaders;
   readonly proxies: TrustedProxies;
+  readonly page?: PageFor;
 }
 
 /** The header that names the host of the request in question, by setting. Never guessed. */
@@ -29,6 +36,7 @@ const HOST_HEADER = {
   host: "host",
 } as const;
 
+const AUTHORIZE_PATH = "/.stile/authorize";
 const ENVOY_METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
 
 const redeemBody = Type.Object(
@@ -81,17 +89,21 @@ interface AuthorizeScope {
 
 function registerAuthorize(
   app: FastifyInstance,
-  { admission, authorizeHeaders, proxies }: EdgeRoutesOptions,
+  { admission, authorizeHeaders, page, proxies }: EdgeRoutesOptions,
   { hostHeader, hosts }: AuthorizeScope,
 ): void {
   const isEnvoy = authorizeHeaders === "host";
   app.route({
     // Envoy asks with the method of the request in question, and with its path behind a prefix.
     method: isEnvoy ? ENVOY_METHODS : "GET",
-    url: isEnvoy ? "/.stile/authorize/*" : "/.stile/authorize",
+    url: isEnvoy ? `${AUTHORIZE_PATH}/*` : AUTHORIZE_PATH,
     schema: { summary: "May this request pass? For other proxies" },
     config: { rateLimit: false },
     handler: async (request, reply) => {
+      // Proxies keep this path from their clients, and not every one knows each of its spellings.
+      if (!request.url.startsWith(AUTHORIZE_PATH)) {
+        throw new StileError("SERVICE_NOT_FOUND", "no such resource");
+      }
       if (!proxies.isProxied(request.raw)) {
         throw new StileError("SERVICE_PROXY_UNTRUSTED", "expected one of listen.trustedProxies");
       }
@@ -108,7 +120,10 @@ function registerAuthorize(
         idempotencyKey: idempotencyKeyOf(request),
         network: networkOf(address),
       });
-      return answerAuthorize(reply, decision);
+      if (decision.kind === "admitted") return sendAdmission(reply, decision);
+      const method = isEnvoy ? request.method : methodIn(request.headers);
+      const asked = page?.({ method, headers: request.headers }, decision.wwwAuthenticate);
+      return sendRefusal(reply, decision, { accept: request.headers.accept, page: asked });
     },
   });
 }
@@ -119,17 +134,34 @@ function idempotencyKeyOf(request: FastifyRequest): string | undefined {
 }
 
 /** Every header that a proxy is told to copy is on every allowing answer: Caddy leaks stale ones. */
-function answerAuthorize(reply: FastifyReply, decision: AdmissionDecision): FastifyReply {
-  if (decision.kind === "challenged") return sendChallenge(reply, decision);
+function sendAdmission(reply: FastifyReply, decision: Admitted): FastifyReply {
   if (decision.clearance !== undefined) {
     void reply.header("set-cookie", decision.clearance.setCookie);
   }
   return reply.code(200).header("stile-admission", decision.by).send();
 }
 
-function sendChallenge(
+/** The method of the request in question, as proxies name it. */
+function methodIn(headers: FastifyRequest["headers"]): string {
+  const method = headers["x-forwarded-method"] ?? headers["x-original-method"] ?? "GET";
+  return typeof method === "string" ? method : "GET";
+}
+
+/** What the proxy hands on to the client: most of them with its body, so a person's browser gets the page. */
+function sendRefusal(
   reply: FastifyReply,
-  decision: Extract<AdmissionDecision, { kind: "challenged" }>,
+  { error, wwwAuthenticate }: Challenged,
+  { accept, page }: { accept: string | undefined; page: RenderedPage | undefined },
 ): FastifyReply {
+  const problem = problemOf(error);
+  const { body, contentType } = refusalBody(problem, accept, page);
+  return reply
+    .code(problem.status)
+    .headers({ ...problem.headers, "www-authenticate": wwwAuthenticate, ...page?.headers })
+    .type(contentType)
+    .send(Buffer.from(body));
+}
+
+function sendChallenge(reply: FastifyReply, decision: Challenged): FastifyReply {
   return sendProblem(reply, decision.error, { "www-authenticate": decision.wwwAuthenticate });
 }

@@ -22,6 +22,8 @@ export interface OperatorParts {
   readonly log: Log;
   /** Of an issuer its own, of an edge those that it follows. */
   readonly keys?: Pick<IssuerKeys, "list" | "observe"> & Partial<KeyChanges>;
+  /** Of an edge: what its clearances are verified with. */
+  readonly clearanceKeyPem?: string;
   /** Of an attester. */
   readonly revocations?: RevocationRoutes;
   /** Of an issuer that stands alone. */
@@ -93,6 +95,12 @@ function registerOperatorRoutes(app: FastifyInstance, options: OperatorOptions):
   app.get("/openapi.json", () => options.openapi());
   refuseErrors(app, options);
   if (keys !== undefined) registerKeyRoutes(app, keys);
+  if (options.clearanceKeyPem !== undefined) {
+    const pem = options.clearanceKeyPem;
+    app.get("/clearance-key.pem", (_request, reply) =>
+      reply.type("application/x-pem-file").send(pem),
+    );
+  }
   if (revocations !== undefined) registerRevocationRoutes(app, revocations);
   if (attesters !== undefined) registerAttesterSwitches(app, attesters);
 }

@@ -2,16 +2,16 @@
 import type { IncomingMessage } from "node:http";
 import type { FastifyInstance } from "fastify";
 import { parseWwwAuthenticate, TOKEN_TYPE_BLIND_RSA } from "../../tokens/index.ts";
-import { acceptsPage } from "../edge/refusal.ts";
+import { acceptsPage, type PageFor } from "../edge/refusal.ts";
 import { loadPageAssets, registerPageAssets } from "./assets.ts";
-import { createPageRenderer, type RenderedPage } from "./page.ts";
+import { createPageRenderer } from "./page.ts";
 import { type ClearanceRouteOptions, registerClearanceRoute } from "./routes.ts";
 
 /** @throws `SERVICE_CONFIG_INVALID` where the scripts have not been built */
 export function composePage(
   app: FastifyInstance,
   options: ClearanceRouteOptions & { readonly fallbackUrl: string | undefined },
-): (request: IncomingMessage, wwwAuthenticate: string) => RenderedPage | undefined {
+): PageFor {
   const assets = loadPageAssets();
   registerPageAssets(app, assets);
   registerClearanceRoute(app, options);
@@ -34,7 +34,7 @@ export function composePage(
 }
 
 /** A page in a window of its own: a frame could not hold the ceremony, and a fetch would not show it. */
-function isNavigation({ headers }: IncomingMessage): boolean {
+function isNavigation({ headers }: Pick<IncomingMessage, "headers">): boolean {
   const mode = headers["sec-fetch-mode"];
   const destination = headers["sec-fetch-dest"];
   const isTop = destination === undefined || destination === "document";

@@ -1,0 +1,361 @@
+/**
+ * The recipes of deploy/ with the real proxies: a sidecar, an application behind, and Debian's nginx, HAProxy
+ * and Caddy before both. Proxies that are not installed are skipped.
+ */
+import { createHash, type KeyObject } from "node:crypto";
+import { once } from "node:events";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import type { IncomingHttpHeaders } from "node:http";
+import { connect as connectHttp2 } from "node:http2";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { exchange, type ExchangeAnswer } from "../../service/agent/exchange.ts";
+import { parseWwwAuthenticate } from "../../tokens/index.ts";
+import { freePort } from "../support/child-sidecar.ts";
+import { forgeClearances, openClearanceKey } from "../support/clearance-forger.ts";
+import { openRaw, rawGet } from "../support/raw-client.ts";
+import {
+  hasProxy,
+  type ProxyName,
+  type RecipeProxy,
+  startRecipe,
+} from "../support/recipe-proxy.ts";
+import { startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
+import { readAll, readUntil, startUpstream, type TestUpstream } from "../support/tls-edge.ts";
+
+const NAMES: readonly ProxyName[] = ["nginx", "haproxy", "caddy"];
+const installed = NAMES.filter((name) => hasProxy(name));
+const COOKIE = "__Host-stile";
+
+interface Seen {
+  readonly url: string;
+  readonly method: string;
+  readonly headers: IncomingHttpHeaders;
+}
+
+const dir = mkdtempSync(join(tmpdir(), "stile-deploy-"));
+const seen: Seen[] = [];
+const ports = new Map<ProxyName, number>();
+const proxies: RecipeProxy[] = [];
+let key: Promise<KeyObject> | undefined;
+let app: TestUpstream;
+let target: TestSidecar;
+
+beforeAll(async () => {
+  app = await startUpstream((request, response) => {
+    const { headers, method = "", url = "" } = request;
+    seen.push({ headers, method, url });
+    response.statusCode = url === "/missing" ? 404 : 200;
+    request.resume();
+    response.setHeader("set-cookie", "app=1").end("the application");
+  });
+  app.server.on("upgrade", ({ headers, method = "", url = "" }, socket) => {
+    seen.push({ headers, method, url });
+    const key = `${String(headers["sec-websocket-key"])}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`;
+    const accept = createHash("sha1").update(key).digest("base64");
+    const lines = ["Connection: Upgrade", "Upgrade: websocket", `Sec-WebSocket-Accept: ${accept}`];
+    socket.end(`HTTP/1.1 101 Switching Protocols\r\n${lines.join("\r\n")}\r\n\r\n`);
+  });
+  for (const name of installed) ports.set(name, await freePort());
+  target = await startTestSidecar({
+    listen: { trustedProxies: ["127.0.0.1"] },
+    edge: {
+      hosts: [...ports.values()].map((port) => `localhost:${port}`),
+      authorize: { headers: "forwarded" },
+    },
+    upstreamUrl: `http://127.0.0.1:${app.port}`,
+  });
+  await writeFiles();
+  const shared = { dir, sidecarPort: target.port, upstreamPort: app.port, issuer: target.url };
+  await Promise.all(
+    [...ports].map(async ([name, port]) => {
+      proxies.push(await startRecipe(name, { ...shared, port }));
+    }),
+  );
+});
+afterAll(async () => {
+  for (const proxy of proxies) await proxy.stop();
+  await target.stop();
+  await app.close();
+  rmSync(dir, { recursive: true });
+});
+
+/** What the recipes look for under /etc/stile. */
+async function writeFiles(): Promise<void> {
+  const { certificateFile, keyFile } = target.config.tls;
+  copyFileSync(certificateFile, join(dir, "tls.pem"));
+  copyFileSync(keyFile, join(dir, "tls.key"));
+  const both = [certificateFile, keyFile].map((file) => readFileSync(file, "utf8"));
+  writeFileSync(join(dir, "haproxy.pem"), both.join("\n"));
+  writeFileSync(join(dir, "ca.pem"), target.ca);
+  const asked = await fetch(`${target.sidecar.operatorAddress}/clearance-key.pem`);
+  writeFileSync(join(dir, "clearance.pem"), await asked.text());
+}
+
+function hostOf(name: ProxyName): string {
+  return `localhost:${ports.get(name)}`;
+}
+
+function get(
+  name: ProxyName,
+  path: string,
+  headers: Record<string, string> = {},
+): Promise<ExchangeAnswer> {
+  const url = `https://${hostOf(name)}${path}`;
+  return exchange({ url, method: "GET", headers, ca: target.ca });
+}
+
+/** Everything that the proxy answers on a connection, until it has said so much or ends. */
+async function raw(
+  name: ProxyName,
+  path: string,
+  headers: Record<string, string>,
+): Promise<string> {
+  const at = { port: ports.get(name) ?? 0, ca: target.ca, host: hostOf(name) };
+  const socket = await openRaw(at);
+  const answer =
+    headers["connection"] === "close" ? readAll(socket) : readUntil(socket, "\r\n\r\n");
+  socket.write(rawGet(at, path, headers));
+  const text = await answer;
+  socket.destroy();
+  return text;
+}
+
+/** An Authorization header with a token for what this proxy's client is challenged with. */
+async function mint(name: ProxyName): Promise<string> {
+  return target.mintFor(await get(name, "/"));
+}
+
+function clearanceIn({ headers }: ExchangeAnswer): string | undefined {
+  return headers["set-cookie"]?.find((line) => line.startsWith(`${COOKIE}=`))?.split(";")[0];
+}
+
+function textOf(answer: ExchangeAnswer): string {
+  return Buffer.from(answer.body).toString();
+}
+
+/** What the application saw of a request that is to reach it. */
+async function reached(answer: Promise<ExchangeAnswer>): Promise<Seen> {
+  const before = seen.length;
+  expect((await answer).status).toBe(200);
+  expect(seen.length).toBe(before + 1);
+  const last = seen.at(-1);
+  if (last === undefined) throw new Error("the application saw nothing");
+  return last;
+}
+
+async function spends(): Promise<string> {
+  const text = await target.sidecar.metrics.registry.metrics();
+  return /stile_spends_total\{outcome="fresh"\} (\d+)/.exec(text)?.[1] ?? "0";
+}
+
+describe.each(NAMES)("%s, with its recipe", (name) => {
+  const isHere = installed.includes(name);
+
+  it.skipIf(!isHere)("challenges who comes without a token, in one whole line", async () => {
+    const before = seen.length;
+    const text = await raw(name, "/a?b=c", { accept: "*/*", connection: "close" });
+    expect(text).toMatch(/^HTTP\/1\.1 401 /);
+    const lines = [...text.matchAll(/^www-authenticate: (.*)$/gim)].map((match) => match[1] ?? "");
+    expect(lines).toHaveLength(1);
+    const [challenge] = parseWwwAuthenticate(lines[0] ?? "");
+    expect(challenge?.tokenKey?.length).toBeGreaterThan(256);
+    expect(challenge?.tokenChallenge.originInfo).toContain(hostOf(name));
+    expect(text).toContain("urn:stile:problem:");
+    expect(text).not.toMatch(/^set-cookie/im);
+    expect(seen.length).toBe(before);
+  });
+
+  it.skipIf(!isHere)("shows a person's browser the page, whose files it serves", async () => {
+    const accept = "text/html,application/xhtml+xml";
+    const answer = await get(name, "/", { accept });
+    expect([answer.status, answer.headers["content-type"]]).toEqual([
+      401,
+      "text/html; charset=utf-8",
+    ]);
+    expect(answer.headers["content-security-policy"]).toContain("nonce-");
+    const script = /src="(?<path>\/\.stile\/[^"]+)"/.exec(textOf(answer))?.groups?.["path"] ?? "";
+    expect((await get(name, script)).headers["content-type"]).toContain("javascript");
+  });
+
+  it.skipIf(!isHere)(
+    "admits a token once, gives the clearance, and asks for no other",
+    async () => {
+      const authorization = await mint(name);
+      const admitted = await get(name, "/x%2Fy?q=%20", { authorization });
+      expect([admitted.status, textOf(admitted)]).toEqual([200, "the application"]);
+      expect(seen.at(-1)).toMatchObject({ url: "/x%2Fy?q=%20" });
+      expect(seen.at(-1)?.headers["stile-admission"]).toBe("token");
+      const cookie = clearanceIn(admitted) ?? "";
+      expect(cookie).toMatch(/^__Host-stile=ey/);
+      expect(admitted.headers["set-cookie"]).toContain("app=1");
+      const spent = await spends();
+      const cleared = get(name, "/", { cookie: `a=1; ${cookie}; b=2` });
+      const { headers } = await reached(cleared);
+      expect(headers["stile-admission"]).toBe("clearance");
+      expect(headers.cookie).toBe("a=1; b=2");
+      expect(clearanceIn(await cleared)).toBeUndefined();
+      expect(await spends()).toBe(spent);
+      const again = await get(name, "/", { authorization });
+      expect(again.status).toBe(401);
+      expect(parseWwwAuthenticate(again.headers["www-authenticate"] ?? "")).toHaveLength(1);
+    },
+  );
+
+  it.skipIf(!isHere)("gives the clearance with an answer that is an error, too", async () => {
+    const missing = await get(name, "/missing", { authorization: await mint(name) });
+    expect([missing.status, clearanceIn(missing)?.slice(0, 14)]).toEqual([404, `${COOKIE}=e`]);
+  });
+
+  it.skipIf(!isHere)(
+    "keeps from the application what a client says in a proxy's name",
+    async () => {
+      const lies = {
+        "stile-admission": "open",
+        "stile-other": "1",
+        "x-forwarded-for": "203.0.113.5",
+        "x-forwarded-host": "evil.example",
+        "x-forwarded-proto": "gopher",
+        "x-forwarded-uri": "/admin",
+        "x-forwarded-method": "DELETE",
+        "x-original-url": "/admin",
+        "x-original-uri": "/admin",
+        "x-rewrite-url": "/admin",
+        "x-real-ip": "203.0.113.5",
+        forwarded: "for=203.0.113.5",
+      };
+      const authorization = await mint(name);
+      const first = get(name, "/", { ...lies, authorization });
+      const cookie = clearanceIn(await first) ?? "";
+      const both = [seen.at(-1), await reached(get(name, "/", { ...lies, cookie }))];
+      for (const { headers } of both.filter((request) => request !== undefined)) {
+        const said = JSON.stringify(headers);
+        for (const lie of ["203.0.113.5", "evil.example", "gopher", "/admin", "DELETE", "open"]) {
+          expect(said).not.toContain(lie);
+        }
+        expect(headers).toMatchObject({
+          "x-forwarded-for": "127.0.0.1",
+          "x-forwarded-host": hostOf(name),
+          "x-forwarded-proto": "https",
+        });
+        expect(said).not.toMatch(/PrivateToken|__Host-stile/);
+      }
+      const basic = await reached(get(name, "/", { cookie, authorization: "Basic YTpi" }));
+      expect(basic.headers).toMatchObject({ authorization: "Basic YTpi" });
+      expect(basic.headers.cookie ?? "").toBe("");
+    },
+  );
+
+  it.skipIf(!isHere)("does not let a client name our headers as its connection's own", async () => {
+    const cookie = clearanceIn(await get(name, "/", { authorization: await mint(name) })) ?? "";
+    const before = seen.length;
+    const answer = await get(name, "/", { cookie, connection: "close, Stile-Admission" });
+    if (answer.status === 200) {
+      expect(seen.at(-1)?.headers).toMatchObject({ "stile-admission": "clearance" });
+    } else {
+      expect([answer.status, seen.length]).toEqual([400, before]);
+    }
+  });
+
+  it.skipIf(!isHere)("opens a WebSocket for whom it lets in, and for nobody else", async () => {
+    const cookie = clearanceIn(await get(name, "/", { authorization: await mint(name) })) ?? "";
+    const before = seen.length;
+    const upgrade = {
+      connection: "Upgrade",
+      upgrade: "websocket",
+      "sec-websocket-version": "13",
+      "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    };
+    expect(await raw(name, "/socket", upgrade)).toMatch(/^HTTP\/1\.1 401 /);
+    expect(seen.length).toBe(before);
+    expect(await raw(name, "/socket", { ...upgrade, cookie })).toMatch(/^HTTP\/1\.1 101 /);
+    expect(seen.at(-1)).toMatchObject({
+      url: "/socket",
+      headers: { "stile-admission": "clearance" },
+    });
+  });
+
+  it.skipIf(!isHere)("asks Stile's question for nobody else", async () => {
+    for (const path of [
+      "/.stile/authorize",
+      "/__stile_authorize",
+      "/.stile/authorize/x",
+      "/.stile/%61uthorize",
+      "/.stile//authorize",
+      "/x/../.stile/authorize",
+    ]) {
+      const before = seen.length;
+      const answer = await get(name, path, { "x-forwarded-host": hostOf(name) });
+      expect([401, 404]).toContain(answer.status);
+      expect(answer.headers["stile-admission"]).toBeUndefined();
+      expect(seen.length).toBe(before);
+    }
+  });
+
+  it.skipIf(!isHere)(
+    "rejects a clearance that is forged, unsigned, over or not for it",
+    async () => {
+      const good = clearanceIn(await get(name, "/", { authorization: await mint(name) })) ?? "";
+      key ??= openClearanceKey(target.dir);
+      const { bad, sound } = forgeClearances(good.slice(COOKIE.length + 1), await key, Date.now());
+      for (const [what, jwt] of Object.entries(bad)) {
+        const before = seen.length;
+        const answer = await get(name, "/", { cookie: `${COOKIE}=${jwt}` });
+        expect([answer.status, seen.length], what).toEqual([401, before]);
+      }
+      for (const cookie of [good, `${COOKIE}=${sound}`]) {
+        expect((await get(name, "/", { cookie })).status).toBe(200);
+      }
+    },
+  );
+
+  it.skipIf(!isHere)("speaks HTTP/2, with cookies in pieces", async () => {
+    const cookie = clearanceIn(await get(name, "/", { authorization: await mint(name) })) ?? "";
+    const session = connectHttp2(`https://${hostOf(name)}`, { ca: target.ca });
+    const ask = async (headers: Record<string, string | string[]>): Promise<unknown> => {
+      const stream = session.request(headers).resume();
+      const [answer] = (await once(stream, "response")) as [IncomingHttpHeaders];
+      return answer[":status"];
+    };
+    expect(await ask({ ":path": "/h2" })).toBe(401);
+    expect(await ask({ ":path": "/h2", cookie: ["a=1", cookie, "b=2"] })).toBe(200);
+    expect(seen.at(-1)).toMatchObject({ url: "/h2", headers: { cookie: "a=1; b=2" } });
+    session.destroy();
+  });
+});
+
+describe("without Stile", () => {
+  const holders = new Map<ProxyName, { readonly cookie: string; readonly authorization: string }>();
+  beforeAll(async () => {
+    for (const name of installed) {
+      const cookie = clearanceIn(await get(name, "/", { authorization: await mint(name) })) ?? "";
+      holders.set(name, { cookie, authorization: await mint(name) });
+    }
+    await target.sidecar.stop();
+    seen.length = 0;
+  });
+
+  it.skipIf(installed.length === 0)("every recipe fails closed", async () => {
+    const checkClosed = async (name: ProxyName): Promise<void> => {
+      const { authorization = "", cookie = "" } = holders.get(name) ?? {};
+      const tries: Record<string, string>[] = [
+        {},
+        { authorization },
+        { "stile-admission": "token" },
+        ...(name === "haproxy" ? [] : [{ cookie }]),
+      ];
+      const answers = await Promise.all(tries.map((headers) => get(name, "/", headers)));
+      for (const { status } of answers) expect([502, 503], name).toContain(status);
+      expect((await get(name, "/.stile/authorize")).status, name).toBe(404);
+    };
+    await Promise.all(installed.map((name) => checkClosed(name)));
+    expect(seen).toEqual([]);
+  });
+
+  it.skipIf(!installed.includes("haproxy"))("HAProxy goes on with clearances", async () => {
+    const { cookie = "" } = holders.get("haproxy") ?? {};
+    const { headers } = await reached(get("haproxy", "/", { cookie }));
+    expect(headers["stile-admission"]).toBe("clearance");
+  });
+});
