@@ -166,8 +166,8 @@ const edge = {
   authorize: Type.Object(
     {
       headers: choice(
-        "what tells /.stile/authorize the host: nothing, X-Original-Host, X-Forwarded-Host or Host",
-        ["off", "original", "forwarded", "host"],
+        "what tells /.stile/authorize the host: off (nothing), X-Original-Host or X-Forwarded-Host",
+        ["off", "original", "forwarded"],
       ),
     },
     section,

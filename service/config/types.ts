@@ -10,7 +10,7 @@ export type Role = "joint" | "edge" | "attester" | "issuer";
 export type RedemptionContextSetting = "none" | "window" | "window+network" | "connection";
 
 /** Which headers of a proxy's question say what it is about; none: it is not asked. */
-export type AuthorizeHeaders = "off" | "original" | "forwarded" | "host";
+export type AuthorizeHeaders = "off" | "original" | "forwarded";
 
 export interface Config {
   readonly role: Role;

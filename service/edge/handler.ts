@@ -10,10 +10,11 @@ import { StileError } from "../../wire/index.ts";
 import { errorFields, type Log } from "../log.ts";
 import { type Problem, problemOf } from "../problems.ts";
 import type { AdmissionDecision, AdmissionRequest } from "./admission.ts";
-import { withoutClearanceCookie } from "./clearance.ts";
+import { credentialsForUpstream } from "./credentials.ts";
 import type { Cors } from "./cors.ts";
 import type { Gate } from "./gate.ts";
 import { networkOf, normalHost } from "./host.ts";
+import { isQuestion } from "./question.ts";
 import { type PageFor, refuse, refuseUpgrade } from "./refusal.ts";
 import type { JudgedRequest } from "./rules.ts";
 import type { TrustedProxies } from "./trusted-proxies.ts";
@@ -27,6 +28,7 @@ const OWN_PATHS: ReadonlySet<string> = new Set([
 ]);
 
 type Admitted = Extract<AdmissionDecision, { kind: "admitted" }>;
+type Challenged = Extract<AdmissionDecision, { kind: "challenged" }>;
 type ForwardExtra = Parameters<Forwarder["forward"]>[2];
 
 export interface EdgeOptions {
@@ -51,6 +53,11 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
   const checkedHost = createHostCheck(options.hosts);
 
   async function handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    // Not every proxy asks with the host that it asks about (Traefik): the question names it in a header.
+    if (isQuestion(request.url ?? "/") && options.proxies.isProxied(request)) {
+      checkRequestHead(request);
+      return options.ownEndpoints(request, response);
+    }
     const host = checkedHost(request);
     if (options.cors.answerPreflight(request, response)) return;
     const cors = options.cors.headersFor(request);
@@ -59,10 +66,7 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
     }
     const decision = await askGate(options, request, host);
     if (decision.kind === "challenged") {
-      const { error, wwwAuthenticate } = decision;
-      const challenge = { ...cors, "www-authenticate": wwwAuthenticate };
-      const page = options.page?.(request, wwwAuthenticate);
-      refuse(request, response, problemOf(error), challenge, page);
+      challenge(options, request, response, { decision, cors });
       return;
     }
     try {
@@ -77,8 +81,8 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
     const host = checkedHost(request);
     const decision = await askGate(options, request, host);
     if (decision.kind === "challenged") {
-      const challenge = { "www-authenticate": decision.wwwAuthenticate };
-      refuseUpgrade(socket, problemOf(decision.error), challenge);
+      const headers = { "www-authenticate": decision.wwwAuthenticate };
+      refuseUpgrade(socket, problemOf(decision.error), headers);
       return;
     }
     try {
@@ -125,6 +129,17 @@ function forwardExtra(
 ): ForwardExtra {
   const clientAddress = proxies.clientAddress(request);
   return { ...forwardedHeaders(request, decision), clientAddress };
+}
+
+function challenge(
+  options: EdgeOptions,
+  request: IncomingMessage,
+  response: ServerResponse,
+  { cors, decision }: { cors: Readonly<Record<string, string>>; decision: Challenged },
+): void {
+  const { error, wwwAuthenticate } = decision;
+  const headers = { ...cors, "www-authenticate": wwwAuthenticate };
+  refuse(request, response, problemOf(error), headers, options.page?.(request, wwwAuthenticate));
 }
 
 /** The host of a request whose head is sound. */
@@ -194,15 +209,12 @@ function admissionRequest(
 function forwardedHeaders(request: IncomingMessage, decision: Admitted): ForwardExtra {
   const remove: string[] = [];
   const requestHeaders: [string, string][] = [["Stile-Admission", decision.by]];
-  const { cookie, authorization } = request.headers;
-  if (cookie !== undefined) {
-    const kept = withoutClearanceCookie(cookie);
+  const kept = credentialsForUpstream(request.headers);
+  if (request.headers.cookie !== undefined) {
     remove.push("cookie");
-    if (kept !== undefined) requestHeaders.push(["Cookie", kept]);
+    if (kept.cookie !== undefined) requestHeaders.push(["Cookie", kept.cookie]);
   }
-  if (authorization !== undefined && /^privatetoken\b/i.test(authorization.trimStart())) {
-    remove.push("authorization");
-  }
+  if (kept.authorization === undefined) remove.push("authorization");
   const responseHeaders = Object.entries(clearanceHeaders(decision));
   return { removeRequestHeaders: remove, requestHeaders, responseHeaders };
 }

@@ -13,7 +13,9 @@ import { problemOf } from "../problems.ts";
 import type { RenderedPage } from "../web/page.ts";
 import type { AuthorizeHeaders } from "../config/index.ts";
 import type { Admission, AdmissionDecision } from "./admission.ts";
+import { credentialsForUpstream } from "./credentials.ts";
 import { networkOf, normalHost } from "./host.ts";
+import { AUTHORIZE_PATH, isQuestion } from "./question.ts";
 import { type PageFor, refusalBody } from "./refusal.ts";
 import type { TrustedProxies } from "./trusted-proxies.ts";
 
@@ -30,14 +32,10 @@ export interface EdgeRoutesOptions {
 }
 
 /** The header that names the host of the request in question, by setting. Never guessed. */
-const HOST_HEADER = {
-  original: "x-original-host",
-  forwarded: "x-forwarded-host",
-  host: "host",
-} as const;
+const HOST_HEADER = { original: "x-original-host", forwarded: "x-forwarded-host" } as const;
 
-const AUTHORIZE_PATH = "/.stile/authorize";
-const ENVOY_METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
+/** Envoy asks with the method of the request in question, and with its path behind this one. */
+const QUESTION_METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
 
 const redeemBody = Type.Object(
   {
@@ -89,43 +87,44 @@ interface AuthorizeScope {
 
 function registerAuthorize(
   app: FastifyInstance,
-  { admission, authorizeHeaders, page, proxies }: EdgeRoutesOptions,
+  { admission, page, proxies }: EdgeRoutesOptions,
   { hostHeader, hosts }: AuthorizeScope,
 ): void {
-  const isEnvoy = authorizeHeaders === "host";
-  app.route({
-    // Envoy asks with the method of the request in question, and with its path behind a prefix.
-    method: isEnvoy ? ENVOY_METHODS : "GET",
-    url: isEnvoy ? `${AUTHORIZE_PATH}/*` : AUTHORIZE_PATH,
-    schema: { summary: "May this request pass? For other proxies" },
-    config: { rateLimit: false },
-    handler: async (request, reply) => {
-      // Proxies keep this path from their clients, and not every one knows each of its spellings.
-      if (!request.url.startsWith(AUTHORIZE_PATH)) {
-        throw new StileError("SERVICE_NOT_FOUND", "no such resource");
-      }
-      if (!proxies.isProxied(request.raw)) {
-        throw new StileError("SERVICE_PROXY_UNTRUSTED", "expected one of listen.trustedProxies");
-      }
-      const host = request.headers[hostHeader];
-      const address = proxies.clientAddress(request.raw);
-      // nginx turns everything but 2xx, 401 and 403 into 500. A proxy that leaves out what it is to say is
-      // not believed the rest.
-      const isKnown = typeof host === "string" && hosts.has(normalHost(host));
-      if (!isKnown || address === undefined) return reply.code(403).send();
-      const decision = await admission.decide({
-        host: normalHost(host),
-        cookie: request.headers.cookie,
-        authorization: request.headers.authorization,
-        idempotencyKey: idempotencyKeyOf(request),
-        network: networkOf(address),
-      });
-      if (decision.kind === "admitted") return sendAdmission(reply, decision);
-      const method = isEnvoy ? request.method : methodIn(request.headers);
-      const asked = page?.({ method, headers: request.headers }, decision.wwwAuthenticate);
-      return sendRefusal(reply, decision, { accept: request.headers.accept, page: asked });
-    },
-  });
+  const handler = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
+    // Proxies keep this path from their clients, and not every one knows each of its spellings.
+    if (!isQuestion(request.url)) throw new StileError("SERVICE_NOT_FOUND", "no such resource");
+    if (!proxies.isProxied(request.raw)) {
+      throw new StileError("SERVICE_PROXY_UNTRUSTED", "expected one of listen.trustedProxies");
+    }
+    const host = request.headers[hostHeader];
+    const address = proxies.clientAddress(request.raw);
+    // nginx turns everything but 2xx, 401 and 403 into 500. A proxy that leaves out what it is to say is
+    // not believed the rest.
+    const isKnown = typeof host === "string" && hosts.has(normalHost(host));
+    if (!isKnown || address === undefined) return reply.code(403).send();
+    const decision = await admission.decide({
+      host: normalHost(host),
+      cookie: request.headers.cookie,
+      authorization: request.headers.authorization,
+      idempotencyKey: idempotencyKeyOf(request),
+      network: networkOf(address),
+    });
+    const { headers } = request;
+    if (decision.kind === "admitted") {
+      return sendAdmission(reply.headers(credentialsForUpstream(headers)), decision);
+    }
+    const asked = page?.({ method: askedMethod(request), headers }, decision.wwwAuthenticate);
+    return sendRefusal(reply, decision, { accept: headers.accept, page: asked });
+  };
+  for (const url of [AUTHORIZE_PATH, `${AUTHORIZE_PATH}/*`]) {
+    app.route({
+      method: QUESTION_METHODS,
+      url,
+      schema: { summary: "May this request pass? For other proxies" },
+      config: { rateLimit: false },
+      handler,
+    });
+  }
 }
 
 function idempotencyKeyOf(request: FastifyRequest): string | undefined {
@@ -141,10 +140,10 @@ function sendAdmission(reply: FastifyReply, decision: Admitted): FastifyReply {
   return reply.code(200).header("stile-admission", decision.by).send();
 }
 
-/** The method of the request in question, as proxies name it. */
-function methodIn(headers: FastifyRequest["headers"]): string {
-  const method = headers["x-forwarded-method"] ?? headers["x-original-method"] ?? "GET";
-  return typeof method === "string" ? method : "GET";
+/** The method of the request in question, as proxies name it, or as Envoy uses it. */
+function askedMethod({ headers, method }: FastifyRequest): string {
+  const told = headers["x-forwarded-method"] ?? headers["x-original-method"];
+  return typeof told === "string" ? told : method;
 }
 
 /** What the proxy hands on to the client: most of them with its body, so a person's browser gets the page. */

@@ -36,7 +36,7 @@ export function forgeClearances(good: string, key: KeyObject, nowMs: number): Cl
       "unsigned, with a signature": `${encoded({ ...header, alg: "none" })}.${claims}.${signature}`,
       symmetric: `${encoded({ ...header, alg: "HS256" })}.${claims}.${signature}`,
       "of another key": signedWith(privateKey, header, payload),
-      over: made({ exp: Math.floor(nowMs / 1_000) - 1 }),
+      over: made({ exp: Math.floor(nowMs / 1_000) - 10 }),
       endless: made({ exp: undefined }),
       "ending in words": made({ exp: "never" }),
       "of another issuer": made({ iss: "https://evil.example" }),

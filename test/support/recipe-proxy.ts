@@ -1,6 +1,7 @@
 /**
  * A real proxy in front of a test sidecar, with the recipe of deploy/ as it stands but for ports, paths and
- * names. Debian's programs; where one is missing its tests are skipped. Ended by its process id.
+ * names. nginx, HAProxy and Caddy are Debian's; Envoy and Traefik are used where somebody has put them on the PATH.
+ * Where one is missing, its tests are skipped. Ended by its process id.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
@@ -9,18 +10,20 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 
-export type ProxyName = "nginx" | "haproxy" | "caddy";
+export type ProxyName = "nginx" | "haproxy" | "caddy" | "envoy" | "traefik";
 
 const root = join(import.meta.dirname, "..", "..");
 const RECIPES: Readonly<Record<ProxyName, string>> = {
   nginx: "deploy/nginx/stile.conf",
   haproxy: "deploy/haproxy/haproxy.cfg",
   caddy: "deploy/caddy/Caddyfile",
+  envoy: "deploy/envoy/envoy.yaml",
+  traefik: "deploy/traefik/dynamic.yaml",
 };
 const READY_MS = 10_000;
 
 export function hasProxy(name: ProxyName): boolean {
-  return spawnSync(name, [name === "caddy" ? "version" : "-v"]).error === undefined;
+  return spawnSync("which", [name]).status === 0;
 }
 
 export interface RecipeOptions {
@@ -42,10 +45,11 @@ export interface RecipeProxy {
 export async function startRecipe(name: ProxyName, options: RecipeOptions): Promise<RecipeProxy> {
   const folder = join(options.dir, name);
   mkdirSync(folder, { recursive: true });
-  const recipe = settle(name, readFileSync(join(root, RECIPES[name]), "utf8"), options);
-  const child = launch(name, recipe, folder);
+  const child = launch(name, folder, options);
   let told = "";
-  child.stderr?.on("data", (chunk: Buffer) => (told += chunk.toString()));
+  for (const output of [child.stdout, child.stderr]) {
+    output?.on("data", (chunk: Buffer) => (told += chunk.toString()));
+  }
   const exited = once(child, "exit");
   const stop = async (): Promise<void> => {
     child.kill("SIGTERM");
@@ -62,51 +66,92 @@ export async function startRecipe(name: ProxyName, options: RecipeOptions): Prom
   return { stop };
 }
 
+type Changes = readonly (readonly [from: string, to: string])[];
+
+/** What of each recipe is this machine's own: what it says, and what it is to say here. */
+const CHANGES: Readonly<Record<ProxyName, (options: RecipeOptions) => Changes>> = {
+  nginx: ({ port }) => [["listen 443 ", `listen 127.0.0.1:${port} `]],
+  haproxy: ({ issuer, port }) => [
+    ["bind :443 ", `bind 127.0.0.1:${port} `],
+    ["str https://www.example.org", `str ${issuer}`],
+  ],
+  caddy: ({ port }) => [["https://www.example.org {", `https://localhost:${port} {`]],
+  traefik: ({ sidecarPort }) => [["www.example.org:8443", `localhost:${sidecarPort}`]],
+  envoy: ({ issuer, port, sidecarPort, upstreamPort }) => [
+    ["0.0.0.0, port_value: 443 ", `127.0.0.1, port_value: ${port} `],
+    ["port_value: 8080 ", `port_value: ${upstreamPort} `],
+    ["port_value: 8443 ", `port_value: ${sidecarPort} `],
+    ["domains: [www.example.org]", `domains: ["localhost:${port}"]`],
+    ["audiences: [www.example.org]", `audiences: ["localhost:${port}"]`],
+    ["issuer: https://www.example.org", `issuer: ${issuer}`],
+    ["https://www.example.org/.well-known", `https://localhost:${port}/.well-known`],
+  ],
+};
+
 /** The recipe with this machine's ports and paths. A placeholder that it no longer has is an error. */
-function settle(name: ProxyName, recipe: string, options: RecipeOptions): string {
-  const { dir, issuer, port, sidecarPort, upstreamPort } = options;
-  const listens: Record<ProxyName, readonly [string, string]> = {
-    nginx: ["listen 443 ", `listen 127.0.0.1:${port} `],
-    haproxy: ["bind :443 ", `bind 127.0.0.1:${port} `],
-    caddy: ["https://www.example.org {", `https://localhost:${port} {`],
-  };
-  const changes: (readonly [string, string])[] = [
-    listens[name],
-    ["/etc/stile/", `${dir}/`],
-    ["127.0.0.1:8443", `127.0.0.1:${sidecarPort}`],
-    ["127.0.0.1:8080", `127.0.0.1:${upstreamPort}`],
-    ...(name === "haproxy" ? [["str https://www.example.org", `str ${issuer}`] as const] : []),
-    ["www.example.org", "localhost"],
-  ];
-  return changes.reduce((text, [from, to]) => {
-    if (!text.includes(from)) throw new Error(`${RECIPES[name]} has no ${from}`);
-    return text.replaceAll(from, to);
-  }, recipe);
+function settle(name: ProxyName, options: RecipeOptions): string {
+  const { dir, sidecarPort, upstreamPort } = options;
+  const recipe = CHANGES[name](options).reduce(
+    (text, [from, to]) => {
+      if (!text.includes(from)) throw new Error(`${RECIPES[name]} has no ${from}`);
+      return text.replaceAll(from, to);
+    },
+    readFileSync(join(root, RECIPES[name]), "utf8"),
+  );
+  return recipe
+    .replaceAll("/etc/stile/", `${dir}/`)
+    .replaceAll("127.0.0.1:8080", `127.0.0.1:${upstreamPort}`)
+    .replaceAll("127.0.0.1:8443", `127.0.0.1:${sidecarPort}`)
+    .replaceAll("www.example.org", "localhost");
 }
 
-function launch(name: ProxyName, recipe: string, folder: string): ChildProcess {
-  const at = (file: string): string => join(folder, file);
-  const run = (args: readonly string[], env: Record<string, string> = {}): ChildProcess =>
-    spawn(name, args, {
-      stdio: ["ignore", "ignore", "pipe"],
-      env: { ...process.env, ...env },
-    });
-  if (name === "haproxy") {
-    writeFileSync(at("haproxy.cfg"), recipe);
-    return run(["-db", "-f", at("haproxy.cfg")]);
-  }
-  if (name === "caddy") {
-    writeFileSync(at("Caddyfile"), `{\n\tadmin off\n\tauto_https disable_redirects\n}\n${recipe}`);
-    const home = { HOME: folder, XDG_DATA_HOME: folder, XDG_CONFIG_HOME: folder };
-    return run(["run", "--adapter", "caddyfile", "--config", at("Caddyfile")], home);
-  }
-  writeFileSync(at("stile.conf"), recipe);
-  writeFileSync(at("nginx.conf"), nginxMain(at));
-  return run(["-p", folder, "-e", "stderr", "-c", at("nginx.conf"), "-g", "daemon off;"]);
+interface Launch {
+  readonly recipe: string;
+  readonly port: number;
+  readonly folder: string;
+  /** Writes a file into the folder and gives its path. */
+  readonly write: (file: string, content: string) => string;
+}
+
+/** The arguments of each program; its files are written first. */
+const ARGUMENTS: Readonly<Record<ProxyName, (launch: Launch) => readonly string[]>> = {
+  haproxy: ({ recipe, write }) => ["-db", "-f", write("haproxy.cfg", recipe)],
+  envoy: ({ recipe, write }) => {
+    const config = write("envoy.yaml", recipe);
+    return ["--disable-hot-restart", "--concurrency", "1", "-l", "error", "-c", config];
+  },
+  caddy: ({ recipe, write }) => {
+    const local = "{\n\tadmin off\n\tauto_https disable_redirects\n}\n";
+    return ["run", "--adapter", "caddyfile", "--config", write("Caddyfile", local + recipe)];
+  },
+  traefik: ({ port, recipe, write }) => {
+    const main = readFileSync(join(root, "deploy/traefik/traefik.yaml"), "utf8")
+      .replace('":443"', `"127.0.0.1:${port}"`)
+      .replace("/etc/traefik/dynamic.yaml", write("dynamic.yaml", recipe));
+    return [`--configFile=${write("traefik.yaml", main)}`];
+  },
+  nginx: ({ folder, recipe, write }) => {
+    write("stile.conf", recipe);
+    const main = write("nginx.conf", nginxMain(folder));
+    return ["-p", folder, "-e", "stderr", "-c", main, "-g", "daemon off;"];
+  },
+};
+
+function launch(name: ProxyName, folder: string, options: RecipeOptions): ChildProcess {
+  const write = (file: string, content: string): string => {
+    writeFileSync(join(folder, file), content);
+    return join(folder, file);
+  };
+  const recipe = settle(name, options);
+  return spawn(name, ARGUMENTS[name]({ recipe, port: options.port, folder, write }), {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, HOME: folder, XDG_DATA_HOME: folder, XDG_CONFIG_HOME: folder },
+  });
 }
 
 /** What a distribution's nginx.conf has around the recipe. */
-function nginxMain(at: (file: string) => string): string {
+function nginxMain(folder: string): string {
+  const at = (file: string): string => join(folder, file);
   const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(
     (kind) => `${kind}_temp_path ${at(kind)};`,
   );

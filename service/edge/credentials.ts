@@ -1,0 +1,16 @@
+/** What of a client's credentials is the application's own: all but the token and the clearance. */
+import type { IncomingHttpHeaders } from "node:http";
+import { withoutClearanceCookie } from "./clearance.ts";
+
+/** Without what would be empty. */
+export function credentialsForUpstream({ authorization, cookie }: IncomingHttpHeaders): {
+  readonly authorization?: string;
+  readonly cookie?: string;
+} {
+  const kept = cookie === undefined ? undefined : withoutClearanceCookie(cookie);
+  const isToken = authorization === undefined || /^privatetoken\b/i.test(authorization.trimStart());
+  return {
+    ...(isToken ? {} : { authorization }),
+    ...(kept === undefined ? {} : { cookie: kept }),
+  };
+}
