@@ -2,15 +2,16 @@
  * The recipes of deploy/ with the real proxies: a sidecar, an application behind, and Debian's nginx, HAProxy
  * and Caddy before both. Proxies that are not installed are skipped.
  */
-import { createHash, type KeyObject } from "node:crypto";
+import { createPublicKey, type KeyObject } from "node:crypto";
 import { once } from "node:events";
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import type { IncomingHttpHeaders } from "node:http";
 import { connect as connectHttp2 } from "node:http2";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { exchange, type ExchangeAnswer } from "../../service/agent/exchange.ts";
+import { clearanceKeyCommand } from "../../service/cli/clearance-key.ts";
 import { parseWwwAuthenticate } from "../../tokens/index.ts";
 import { freePort } from "../support/child-sidecar.ts";
 import { forgeClearances, openClearanceKey } from "../support/clearance-forger.ts";
@@ -21,8 +22,9 @@ import {
   type RecipeProxy,
   startRecipe,
 } from "../support/recipe-proxy.ts";
+import { type RecordedApp, type Seen, startRecordedApp } from "../support/recorded-app.ts";
 import { startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
-import { readAll, readUntil, startUpstream, type TestUpstream } from "../support/tls-edge.ts";
+import { readAll, readUntil } from "../support/tls-edge.ts";
 
 const NAMES: readonly ProxyName[] = ["nginx", "haproxy", "caddy", "envoy", "traefik"];
 const installed = NAMES.filter((name) => hasProxy(name));
@@ -30,40 +32,22 @@ const installed = NAMES.filter((name) => hasProxy(name));
 const VERIFIERS: ReadonlySet<ProxyName> = new Set(["haproxy", "envoy"]);
 const COOKIE = "__Host-stile";
 
-interface Seen {
-  readonly url: string;
-  readonly method: string;
-  readonly headers: IncomingHttpHeaders;
-}
-
 const dir = mkdtempSync(join(tmpdir(), "stile-deploy-"));
-const seen: Seen[] = [];
 const ports = new Map<ProxyName, number>();
 const proxies: RecipeProxy[] = [];
 let key: Promise<KeyObject> | undefined;
-let app: TestUpstream;
+let app: RecordedApp;
+let seen: Seen[];
 let target: TestSidecar;
 
 beforeAll(async () => {
-  app = await startUpstream((request, response) => {
-    const { headers, method = "", url = "" } = request;
-    seen.push({ headers, method, url });
-    response.statusCode = url === "/missing" ? 404 : 200;
-    request.resume();
-    response.setHeader("set-cookie", "app=1").end("the application");
-  });
-  app.server.on("upgrade", ({ headers, method = "", url = "" }, socket) => {
-    seen.push({ headers, method, url });
-    const key = `${String(headers["sec-websocket-key"])}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`;
-    const accept = createHash("sha1").update(key).digest("base64");
-    const lines = ["Connection: Upgrade", "Upgrade: websocket", `Sec-WebSocket-Accept: ${accept}`];
-    socket.end(`HTTP/1.1 101 Switching Protocols\r\n${lines.join("\r\n")}\r\n\r\n`);
-  });
+  app = await startRecordedApp();
+  seen = app.seen;
   for (const name of installed) ports.set(name, await freePort());
   target = await startTestSidecar({
     listen: { trustedProxies: ["127.0.0.1"] },
     edge: {
-      hosts: [...ports.values()].map((port) => `localhost:${port}`),
+      hosts: ["localhost", ...[...ports.values()].map((port) => `localhost:${port}`)],
       authorize: { headers: "forwarded" },
     },
     upstreamUrl: `http://127.0.0.1:${app.port}`,
@@ -91,8 +75,21 @@ async function writeFiles(): Promise<void> {
   const both = [certificateFile, keyFile].map((file) => readFileSync(file, "utf8"));
   writeFileSync(join(dir, "haproxy.pem"), both.join("\n"));
   writeFileSync(join(dir, "ca.pem"), target.ca);
-  const asked = await fetch(`${target.sidecar.operatorAddress}/clearance-key.pem`);
-  writeFileSync(join(dir, "clearance.pem"), await asked.text());
+  const operator = { listen: new URL(target.sidecar.operatorAddress).host };
+  writeFileSync(join(dir, "stile.yaml"), JSON.stringify({ ...target.config, operator }));
+  expect(await writeClearanceKey()).toEqual([0, "changed\n"]);
+}
+
+/** As an operator does: exit code and output of `stile clearance-key`. */
+async function writeClearanceKey(): Promise<[number, string]> {
+  const written = vi.spyOn(process.stdout, "write").mockReturnValue(true);
+  const files = ["--config", join(dir, "stile.yaml"), "--out", join(dir, "clearance.pem")];
+  try {
+    const code = await clearanceKeyCommand(files);
+    return [code, written.mock.calls.map(([text]) => String(text)).join("")];
+  } finally {
+    written.mockRestore();
+  }
 }
 
 function hostOf(name: ProxyName): string {
@@ -328,6 +325,27 @@ describe.each(NAMES)("%s, with its recipe", (name) => {
   });
 });
 
+describe("stile clearance-key", () => {
+  it.skipIf(installed.length === 0)(
+    "writes the key of the JWKS, and only where it is another one than the file's",
+    async () => {
+      const file = join(dir, "clearance.pem");
+      const { mtimeMs } = statSync(file);
+      expect(await writeClearanceKey()).toEqual([0, "unchanged\n"]);
+      expect(statSync(file).mtimeMs).toBe(mtimeMs);
+      const written = readFileSync(file, "utf8");
+      const { x } = createPublicKey(written).export({ format: "jwk" });
+      expect(textOf(await get(installed[0] ?? "nginx", "/.well-known/jwks.json"))).toContain(
+        `"${x}"`,
+      );
+      expect(written).not.toContain("PRIVATE");
+      writeFileSync(file, "another");
+      expect(await writeClearanceKey()).toEqual([0, "changed\n"]);
+      expect(readFileSync(file, "utf8")).toBe(written);
+    },
+  );
+});
+
 describe("without Stile", () => {
   const holders = new Map<ProxyName, { readonly cookie: string; readonly authorization: string }>();
   beforeAll(async () => {
@@ -337,6 +355,14 @@ describe("without Stile", () => {
     }
     await target.sidecar.stop();
     seen.length = 0;
+  });
+
+  it("stile clearance-key fails, and leaves the file as it is", async () => {
+    const said = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+    expect(await writeClearanceKey()).toEqual([1, ""]);
+    expect(String(said.mock.calls[0]?.[0])).toContain("does not answer");
+    said.mockRestore();
+    expect(readFileSync(join(dir, "clearance.pem"), "utf8")).toContain("BEGIN PUBLIC KEY");
   });
 
   it.skipIf(installed.length === 0)("every recipe fails closed", async () => {
