@@ -4,18 +4,18 @@
  */
 import { createPublicKey, type KeyObject } from "node:crypto";
 import { once } from "node:events";
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import type { IncomingHttpHeaders } from "node:http";
 import { connect as connectHttp2 } from "node:http2";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { exchange, type ExchangeAnswer } from "../../service/agent/exchange.ts";
-import { clearanceKeyCommand } from "../../service/cli/clearance-key.ts";
 import { parseWwwAuthenticate } from "../../tokens/index.ts";
 import { freePort } from "../support/child-sidecar.ts";
 import { forgeClearances, openClearanceKey } from "../support/clearance-forger.ts";
 import { openRaw, rawGet } from "../support/raw-client.ts";
+import { writeClearanceKey, writeRecipeFiles } from "../support/recipe-files.ts";
 import {
   hasProxy,
   type ProxyName,
@@ -52,7 +52,8 @@ beforeAll(async () => {
     },
     upstreamUrl: `http://127.0.0.1:${app.port}`,
   });
-  await writeFiles();
+  writeRecipeFiles(dir, target);
+  expect(await writeClearanceKey(dir)).toEqual([0, "changed\n"]);
   const shared = { dir, sidecarPort: target.port, upstreamPort: app.port, issuer: target.url };
   await Promise.all(
     [...ports].map(async ([name, port]) => {
@@ -66,31 +67,6 @@ afterAll(async () => {
   await app.close();
   rmSync(dir, { recursive: true });
 });
-
-/** What the recipes look for under /etc/stile. */
-async function writeFiles(): Promise<void> {
-  const { certificateFile, keyFile } = target.config.tls;
-  copyFileSync(certificateFile, join(dir, "tls.pem"));
-  copyFileSync(keyFile, join(dir, "tls.key"));
-  const both = [certificateFile, keyFile].map((file) => readFileSync(file, "utf8"));
-  writeFileSync(join(dir, "haproxy.pem"), both.join("\n"));
-  writeFileSync(join(dir, "ca.pem"), target.ca);
-  const operator = { listen: new URL(target.sidecar.operatorAddress).host };
-  writeFileSync(join(dir, "stile.yaml"), JSON.stringify({ ...target.config, operator }));
-  expect(await writeClearanceKey()).toEqual([0, "changed\n"]);
-}
-
-/** As an operator does: exit code and output of `stile clearance-key`. */
-async function writeClearanceKey(): Promise<[number, string]> {
-  const written = vi.spyOn(process.stdout, "write").mockReturnValue(true);
-  const files = ["--config", join(dir, "stile.yaml"), "--out", join(dir, "clearance.pem")];
-  try {
-    const code = await clearanceKeyCommand(files);
-    return [code, written.mock.calls.map(([text]) => String(text)).join("")];
-  } finally {
-    written.mockRestore();
-  }
-}
 
 function hostOf(name: ProxyName): string {
   return `localhost:${ports.get(name)}`;
@@ -325,13 +301,38 @@ describe.each(NAMES)("%s, with its recipe", (name) => {
   });
 });
 
+describe("a clearance that was admitted", () => {
+  /** Envoy allows for a second between clocks. */
+  const patience = { timeout: 6_000, interval: 100 };
+
+  async function admitted(name: ProxyName): Promise<string> {
+    const good = clearanceIn(await get(name, "/", { authorization: await mint(name) })) ?? "";
+    key ??= openClearanceKey(target.dir);
+    const { short } = forgeClearances(good.slice(COOKIE.length + 1), await key, Date.now());
+    const cookie = `${COOKIE}=${short}`;
+    for (let i = 0; i < 2; i += 1) expect((await get(name, "/", { cookie })).status).toBe(200);
+    return cookie;
+  }
+
+  it.skipIf(installed.length === 0)("is for its host alone, and ends", async () => {
+    const checkEnd = async (name: ProxyName): Promise<void> => {
+      const cookie = await admitted(name);
+      const elsewhere = await get(name, "/", { cookie, host: "localhost" });
+      expect(elsewhere.status, name).toBeGreaterThanOrEqual(401);
+      const status = async (): Promise<number> => (await get(name, "/", { cookie })).status;
+      await expect.poll(status, patience).toBe(401);
+    };
+    await Promise.all(installed.map((name) => checkEnd(name)));
+  });
+});
+
 describe("stile clearance-key", () => {
   it.skipIf(installed.length === 0)(
     "writes the key of the JWKS, and only where it is another one than the file's",
     async () => {
       const file = join(dir, "clearance.pem");
       const { mtimeMs } = statSync(file);
-      expect(await writeClearanceKey()).toEqual([0, "unchanged\n"]);
+      expect(await writeClearanceKey(dir)).toEqual([0, "unchanged\n"]);
       expect(statSync(file).mtimeMs).toBe(mtimeMs);
       const written = readFileSync(file, "utf8");
       const { x } = createPublicKey(written).export({ format: "jwk" });
@@ -340,7 +341,7 @@ describe("stile clearance-key", () => {
       );
       expect(written).not.toContain("PRIVATE");
       writeFileSync(file, "another");
-      expect(await writeClearanceKey()).toEqual([0, "changed\n"]);
+      expect(await writeClearanceKey(dir)).toEqual([0, "changed\n"]);
       expect(readFileSync(file, "utf8")).toBe(written);
     },
   );
@@ -359,7 +360,7 @@ describe("without Stile", () => {
 
   it("stile clearance-key fails, and leaves the file as it is", async () => {
     const said = vi.spyOn(process.stderr, "write").mockReturnValue(true);
-    expect(await writeClearanceKey()).toEqual([1, ""]);
+    expect(await writeClearanceKey(dir)).toEqual([1, ""]);
     expect(String(said.mock.calls[0]?.[0])).toContain("does not answer");
     said.mockRestore();
     expect(readFileSync(join(dir, "clearance.pem"), "utf8")).toContain("BEGIN PUBLIC KEY");

@@ -9,6 +9,8 @@ export interface Clearances {
   readonly bad: Readonly<Record<string, string>>;
   /** As good as the one that they were made from, under another signature. */
   readonly sound: string;
+  /** Good for a second or two. */
+  readonly short: string;
 }
 
 /** What a sidecar signs clearances with. @param dir the folder given to `prepareDevelopment` */
@@ -49,6 +51,7 @@ export function forgeClearances(good: string, key: KeyObject, nowMs: number): Cl
       junk: "e30.e30.e30",
     },
     sound: made({}),
+    short: made({ exp: Math.floor(nowMs / 1_000) + 2 }),
   };
 }
 

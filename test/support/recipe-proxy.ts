@@ -23,7 +23,12 @@ const RECIPES: Readonly<Record<ProxyName, string>> = {
 const READY_MS = 10_000;
 
 export function hasProxy(name: ProxyName): boolean {
-  return spawnSync("which", [name]).status === 0;
+  return spawnSync("which", [name], { env: withSystemPrograms() }).status === 0;
+}
+
+/** Debian keeps servers where the search path of people does not lead. */
+function withSystemPrograms(): NodeJS.ProcessEnv {
+  return { ...process.env, PATH: `${process.env["PATH"] ?? ""}:/usr/local/sbin:/usr/sbin` };
 }
 
 export interface RecipeOptions {
@@ -145,7 +150,7 @@ function launch(name: ProxyName, folder: string, options: RecipeOptions): ChildP
   const recipe = settle(name, options);
   return spawn(name, ARGUMENTS[name]({ recipe, port: options.port, folder, write }), {
     stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, HOME: folder, XDG_DATA_HOME: folder, XDG_CONFIG_HOME: folder },
+    env: { ...withSystemPrograms(), HOME: folder, XDG_DATA_HOME: folder, XDG_CONFIG_HOME: folder },
   });
 }
 
