@@ -13,6 +13,7 @@ const config: ViteUserConfig = mergeConfig(
         "test/attest/fuzz.test.ts",
         "test/attest/webauthn-enrolment.test.ts",
         "test/service/webauthn.test.ts",
+        "test/interop/go.test.ts",
       ],
       exclude: ["node_modules/**"],
       env: {
@@ -20,6 +21,7 @@ const config: ViteUserConfig = mergeConfig(
         FUZZ_CASES: "1000000",
         SHARED_TOKENS: "10000",
         WEBAUTHN_CASES: "5000",
+        STILE_GO_INTEROP: "1",
       },
     },
   }),
