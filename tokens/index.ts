@@ -84,6 +84,7 @@ export {
   type ChallengeScope,
   createChallenger,
 } from "./challenge/challenger.ts";
+export { type AuthItem, MAX_AUTH_HEADER_LENGTH, parseAuthItems } from "./challenge/http-auth.ts";
 export { GREASED_TOKEN_TYPES, withGrease } from "./challenge/grease.ts";
 export {
   formatAuthorization,

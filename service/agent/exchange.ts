@@ -9,7 +9,7 @@ import { StileError } from "../../wire/index.ts";
 
 export interface ExchangeRequest {
   readonly url: string;
-  readonly method: "GET" | "POST" | "OPTIONS";
+  readonly method: "GET" | "HEAD" | "POST" | "OPTIONS";
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: Uint8Array;
   /** PEM of further trusted CAs; without it the system's. */
@@ -18,6 +18,8 @@ export interface ExchangeRequest {
   readonly agent?: Agent;
   /** Of silence. Default 30,000. */
   readonly timeoutMs?: number;
+  /** Default TLS 1.3; less only towards servers of others. */
+  readonly minVersion?: "TLSv1.2" | "TLSv1.3";
 }
 
 /** Hostile in every part. */
@@ -39,7 +41,7 @@ export function exchange(request: ExchangeRequest): Promise<ExchangeAnswer> {
       {
         method: request.method,
         headers: request.headers,
-        minVersion: "TLSv1.3",
+        minVersion: request.minVersion ?? "TLSv1.3",
         timeout: request.timeoutMs ?? TIMEOUT_MS,
         ...(isIP(hostname.replaceAll(/[[\]]/g, "")) === 0 ? { servername: hostname } : {}),
         ...(request.ca === undefined ? {} : { ca: request.ca }),

@@ -41,6 +41,11 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: "directory-log verify URL (--state FILE, --key-id ID): were all served the same keys?",
     run: async (args) => (await import("./directory-log.ts")).directoryLogCommand(args),
   },
+  conformance: {
+    summary:
+      "conformance --issuer URL --origin URL (--only ID,..., --json): do they keep the RFCs?",
+    run: async (args) => (await import("./conformance.ts")).conformanceCommand(args),
+  },
   seal: {
     summary: "seal the passphrase to the TPM (--config FILE, --passphrase-file FILE | --generate)",
     run: async (args) => (await import("./seal.ts")).sealCommand(args),
