@@ -193,7 +193,11 @@ export async function tokensOf(
  * @throws Verdict skipped where it does not
  */
 export async function needRight(context: Context): Promise<void> {
-  const { status } = await validIssuance(context);
+  skipWithoutRight((await validIssuance(context)).status);
+}
+
+/** @throws Verdict */
+export function skipWithoutRight(status: number): void {
   if (NO_RIGHT.includes(status)) skip(`no right to issue: the issuer answered ${status}`);
 }
 

@@ -40,7 +40,17 @@ export interface Split {
   readonly stop: () => Promise<void>;
 }
 
-export async function startSplit(tokensPerMinute: number): Promise<Split> {
+export interface SplitSettings {
+  /** Further settings of the section `issuer`. */
+  readonly issuer?: object;
+  /** Names of the edge beside its own. */
+  readonly edgeHosts?: readonly string[];
+}
+
+export async function startSplit(
+  tokensPerMinute: number,
+  settings: SplitSettings = {},
+): Promise<Split> {
   const dir = mkdtempSync(join(tmpdir(), "stile-split-"));
   const clock = { offsetMs: 0 };
   const now = (): number => Date.now() + clock.offsetMs;
@@ -58,7 +68,7 @@ export async function startSplit(tokensPerMinute: number): Promise<Split> {
   const sections: Readonly<Record<SplitRole, object>> = {
     edge: {
       edge: {
-        hosts: [`localhost:${ports.edge}`],
+        hosts: [`localhost:${ports.edge}`, ...(settings.edgeHosts ?? [])],
         issuerName: `localhost:${ports.issuer}`,
         upstream: upstream.url,
         // Tokens that outlive the keys that signed them.
@@ -76,6 +86,7 @@ export async function startSplit(tokensPerMinute: number): Promise<Split> {
     issuer: {
       issuer: {
         attesters: [{ name: "ours", certificateSha256: [certificate.sha256], tokensPerMinute }],
+        ...settings.issuer,
       },
     },
   };
