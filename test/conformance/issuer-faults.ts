@@ -79,6 +79,13 @@ export const DIRECTORY_FAULTS: readonly NamedFault[] = [
     "directory.request-uri",
   ),
   found(
+    "request endpoint of another origin",
+    rewritten((members) => {
+      members["issuer-request-uri"] = "https://elsewhere.example/token-request";
+    }),
+    "directory.same-origin",
+  ),
+  found(
     "keys without padding",
     rewritten((members) => {
       for (const key of members["token-keys"]) {
