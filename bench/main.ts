@@ -1,7 +1,7 @@
 /**
  * `npm run bench`: what Stile costs, as ratios to what the machine can do, all in one run. The floors are
  * `openssl speed`, a bare server of the same runtime, and node:crypto alone. Bounded: about two minutes.
- * `--only edge`, `issuance`, `store`, `attest` or `page` runs one part.
+ * `--only edge`, `issuance`, `store`, `haproxy`, `attest` or `page` runs one part.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, cpus, tmpdir } from "node:os";
@@ -10,6 +10,7 @@ import { connect } from "node:tls";
 import { parseArgs } from "node:util";
 import { benchAttestation } from "./attestation.ts";
 import { type Figure, figureOf, line, ratio } from "./format.ts";
+import { benchHaproxy } from "./haproxy.ts";
 import { benchIssuance } from "./issuance.ts";
 import { runLoad } from "./load.ts";
 import { clearanceHeader, getRequest, tokenHeaders } from "./requests.ts";
@@ -28,6 +29,7 @@ const PARTS = {
   edge: runEdge,
   issuance: runIssuance,
   store: runStore,
+  haproxy: runHaproxy,
   attest: runAttest,
   page: runPage,
 } as const;
@@ -125,6 +127,12 @@ async function measureUnderLoad(sidecar: BenchServer, fullRate: number): Promise
 async function runIssuance(): Promise<void> {
   const upstream = await start("upstream", []);
   await benchIssuance(() => start("sidecar", [`http://127.0.0.1:${upstream.port}`, "2,1,5"]));
+}
+
+async function runHaproxy(): Promise<void> {
+  const upstream = await start("upstream", []);
+  const sidecar = await start("sidecar", [`http://127.0.0.1:${upstream.port}`]);
+  await benchHaproxy(sidecar, upstream);
 }
 
 async function runStore(): Promise<void> {

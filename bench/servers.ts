@@ -41,11 +41,16 @@ export async function startServer(kind: ServerKind, args: readonly string[]): Pr
     exited.then(() => Promise.reject(new Error(`the ${kind} server did not start`))),
   ]);
   const facts = JSON.parse(String(first[0])) as ServerFacts;
-  return { ...facts, cpuSeconds: () => cpuSecondsOf(child), stop: () => stop(child, exited) };
+  return {
+    ...facts,
+    cpuSeconds: () => cpuSecondsOf(child.pid ?? 0),
+    stop: () => stop(child, exited),
+  };
 }
 
-function cpuSecondsOf(child: ChildProcess): number {
-  const stat = readFileSync(`/proc/${child.pid}/stat`, "utf8");
+/** User and system time of a process so far. */
+export function cpuSecondsOf(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
   // The second field is the command in parentheses and may hold spaces: count from behind it.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;

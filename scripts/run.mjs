@@ -36,6 +36,9 @@ const ciPackages = {
   postgresql: "the spent store on PostgreSQL",
   "redis-server": "the spent store on Valkey or Redis",
   chromium: "the page, as a browser shows it",
+  nginx: "the recipes of deploy/, as all of these",
+  haproxy: "its recipe",
+  caddy: "its recipe",
 };
 
 /** Each command: the arguments of the Node process that does it. */

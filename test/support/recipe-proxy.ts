@@ -39,16 +39,21 @@ export interface RecipeOptions {
   readonly upstreamPort: number;
   /** `publicUrl` of the sidecar. */
   readonly issuer: string;
+  /** Of the proxy's own files. Default: below `dir`, by its name. */
+  readonly folder?: string;
+  /** Of the settled recipe. */
+  readonly edit?: (recipe: string) => string;
 }
 
 export interface RecipeProxy {
+  readonly pid: number;
   /** Ends it and waits until it is gone. */
   readonly stop: () => Promise<void>;
 }
 
 /** Waits until it accepts connections. */
 export async function startRecipe(name: ProxyName, options: RecipeOptions): Promise<RecipeProxy> {
-  const folder = join(options.dir, name);
+  const folder = options.folder ?? join(options.dir, name);
   mkdirSync(folder, { recursive: true });
   const child = launch(name, folder, options);
   let told = "";
@@ -68,7 +73,7 @@ export async function startRecipe(name: ProxyName, options: RecipeOptions): Prom
     }
     await wait(10);
   }
-  return { stop };
+  return { pid: child.pid ?? 0, stop };
 }
 
 type Changes = readonly (readonly [from: string, to: string])[];
@@ -147,7 +152,8 @@ function launch(name: ProxyName, folder: string, options: RecipeOptions): ChildP
     writeFileSync(join(folder, file), content);
     return join(folder, file);
   };
-  const recipe = settle(name, options);
+  const settled = settle(name, options);
+  const recipe = options.edit?.(settled) ?? settled;
   return spawn(name, ARGUMENTS[name]({ recipe, port: options.port, folder, write }), {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...withSystemPrograms(), HOME: folder, XDG_DATA_HOME: folder, XDG_CONFIG_HOME: folder },
