@@ -18,6 +18,8 @@ export interface ExchangeRequest {
   readonly agent?: Agent;
   /** Of silence. Default 30,000. */
   readonly timeoutMs?: number;
+  /** Ends the exchange, also one that never falls silent. */
+  readonly signal?: AbortSignal;
   /** Default TLS 1.3; less only towards servers of others. */
   readonly minVersion?: "TLSv1.2" | "TLSv1.3";
 }
@@ -43,6 +45,7 @@ export function exchange(request: ExchangeRequest): Promise<ExchangeAnswer> {
         headers: request.headers,
         minVersion: request.minVersion ?? "TLSv1.3",
         timeout: request.timeoutMs ?? TIMEOUT_MS,
+        ...(request.signal === undefined ? {} : { signal: request.signal }),
         ...(isIP(hostname.replaceAll(/[[\]]/g, "")) === 0 ? { servername: hostname } : {}),
         ...(request.ca === undefined ? {} : { ca: request.ca }),
         agent: request.agent ?? false,

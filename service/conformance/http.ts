@@ -12,7 +12,7 @@ export interface ConformanceHttpOptions {
   readonly issuanceHeaders: Readonly<Record<string, string>>;
   /** PEM of the client certificate for the issuer, with its key. */
   readonly certificate?: { readonly cert: string; readonly key: string } | undefined;
-  /** Of silence. */
+  /** Of a whole exchange: a server that drips would else hold the run for days. */
   readonly timeoutMs: number;
 }
 
@@ -43,6 +43,7 @@ export function createConformanceHttp(options: ConformanceHttpOptions): Conforma
       ...(body === undefined ? {} : { body }),
       ca,
       timeoutMs,
+      signal: AbortSignal.timeout(timeoutMs),
       // Privacy Pass asks for no version of TLS.
       minVersion: "TLSv1.2",
       ...own,

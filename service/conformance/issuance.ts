@@ -36,6 +36,7 @@ import { type Check, type Context, expectThat, fail, skip } from "./model.ts";
 
 const SECTION = "RFC 9578 §5.2, §6.2";
 const BATCH_DRAFT = "draft-ietf-privacypass-batched-tokens";
+const VOPRF_TYPES: readonly number[] = [TOKEN_TYPE_VOPRF_P384, TOKEN_TYPE_VOPRF_RISTRETTO255];
 const BATCH = 3;
 /** An issuer that answers so to a batch does not know its media type. */
 const NOT_OFFERED: readonly number[] = [404, 405, 406, 415, 501];
@@ -95,13 +96,36 @@ const refusalChecks: readonly Check[] = [
   },
   {
     id: "issuance.unusable-message",
-    section: SECTION,
+    section: "RFC 9578 §5.2",
     level: "MUST",
-    title: "A blinded_msg that is no element, or not below the modulus, is answered 422",
+    title: "A blinded_msg that is no element of its group is answered 422",
     run: async (context) => {
-      const request = await refusable(context);
+      const request = await refusable(context, VOPRF_TYPES);
       const body = request.body.fill(0xff, 3);
       await expectStatus(context, { ...request, body }, isUnprocessable);
+    },
+  },
+  {
+    id: "issuance.message-range",
+    // RFC 9578 names no status for it, so any refusal will do.
+    section: "RFC 9474 §4.3",
+    level: "MUST",
+    title: "A blinded_msg of type 2 that is not below the modulus is refused",
+    run: async (context) => {
+      const request = await refusable(context, [TOKEN_TYPE_BLIND_RSA]);
+      const body = request.body.fill(0xff, 3);
+      await expectStatus(context, { ...request, body }, isRefusal);
+    },
+  },
+  {
+    id: "issuance.leading-byte",
+    section: SECTION,
+    level: "MUST",
+    title: "A request with a byte before it is refused",
+    run: async (context) => {
+      const request = await refusable(context);
+      const body = concatBytes([new Uint8Array(1), request.body]);
+      await expectStatus(context, { ...request, body }, isClientError);
     },
   },
   {
@@ -183,7 +207,7 @@ const batchChecks: readonly Check[] = [
       await expectStatus(context, { ...request, body }, isClientError);
     },
   },
-  ...[TOKEN_TYPE_VOPRF_P384, TOKEN_TYPE_VOPRF_RISTRETTO255].map((tokenType) => ({
+  ...VOPRF_TYPES.map((tokenType) => ({
     id: `issuance.amortized-batch-type-${tokenType}`,
     section: BATCH_DRAFT,
     level: "MUST" as const,
@@ -229,9 +253,13 @@ function amortizedResponse(body: Uint8Array, tokenType: number): Uint8Array {
 }
 
 /** A request that would be issued as it is; each check makes it worse in one way. */
-async function refusable(context: Context): Promise<BlindedRequest> {
+async function refusable(
+  context: Context,
+  tokenTypes?: readonly number[],
+): Promise<BlindedRequest> {
+  const key = await offeredKey(context, tokenTypes);
   await needIssuance(context);
-  return plainRequest(context, await offeredKey(context));
+  return plainRequest(context, key);
 }
 
 async function expectStatus(
@@ -241,12 +269,18 @@ async function expectStatus(
 ): Promise<void> {
   const { status } = await askForTokens(context, request);
   if (status === 429) skip("the issuer asks to come later");
-  const expected = isExpected === isUnprocessable ? "422" : "4xx";
-  expectThat(isExpected(status), `expected ${expected}, got ${status}`);
+  expectThat(isExpected(status), `expected ${EXPECTED.get(isExpected) ?? "4xx"}, got ${status}`);
 }
 
 const isUnprocessable = (status: number): boolean => status === 422;
 const isClientError = (status: number): boolean => status >= 400 && status < 500;
+const isRefusal = (status: number): boolean => status >= 400;
+/** What a reason calls them. */
+const EXPECTED: ReadonlyMap<(status: number) => boolean, string> = new Map([
+  [isUnprocessable, "422"],
+  [isClientError, "4xx"],
+  [isRefusal, "a refusal"],
+]);
 
 function skipUnoffered({ status }: ExchangeAnswer): void {
   if (NOT_OFFERED.includes(status)) skip(`not offered: the issuer answered ${status}`);

@@ -2,11 +2,15 @@
  * Checks of redemption, RFC 9577 §2.2. Every check has tokens of its own. That something is refused is
  * a finding only where a good token is admitted, so a refusal is tried after that has been seen.
  */
+import { createHash } from "node:crypto";
 import {
   encodeTokenChallenge,
+  encodeToken,
   formatAuthorization,
   GREASED_TOKEN_TYPES,
   parseTokenChallenge,
+  type TokenChallengeFields,
+  tokenTypeEntry,
 } from "../../tokens/index.ts";
 import { concatBytes, isStileError } from "../../wire/index.ts";
 import type { ExchangeAnswer } from "../agent/exchange.ts";
@@ -28,6 +32,8 @@ const SECTION = "RFC 9577 §2.2";
 /** Types that this suite has a client for, preferred first. */
 const CLIENT_TYPES: readonly number[] = [2, 1];
 const REFUSALS: readonly number[] = [400, 401, 403];
+/** Reserved by RFC 2606 §2: no origin under test has it. */
+const OTHER_ORIGIN = "other.invalid";
 /** Offsets in a Token (RFC 9577 §2.2): token_type, nonce, challenge_digest, token_key_id, authenticator. */
 const KEY_ID_AT = 2 + 32 + 32;
 const AUTHENTICATOR_AT = KEY_ID_AT + 32;
@@ -89,9 +95,28 @@ const refusalChecks: readonly Check[] = [
     title: "A well-signed token for another challenge is refused",
     run: async (context) => {
       await needAdmission(context);
-      const token = await tokenFor(context, (challenge) => elsewhere(challenge));
+      const redemptionContext = new Uint8Array(32).fill(0x5a);
+      const token = await tokenFor(context, (raw) => changed(raw, { redemptionContext }));
       refused(await askOrigin(context, formatAuthorization(token)));
     },
+  },
+  {
+    id: "redemption.other-origin",
+    section: "RFC 9577 §2.1.1, §2.2",
+    level: "MUST",
+    title: "A well-signed token for another origin is refused",
+    run: async (context) => {
+      await needAdmission(context);
+      const token = await tokenFor(context, (raw) => changed(raw, { originInfo: OTHER_ORIGIN }));
+      refused(await askOrigin(context, formatAuthorization(token)));
+    },
+  },
+  {
+    id: "redemption.forged",
+    section: "RFC 9578 §5.4, §6.4",
+    level: "MUST",
+    title: "A token of the right challenge and key whose authenticator is random is refused",
+    run: async (context) => refused(await askOrigin(context, await forged(context))),
   },
   {
     id: "redemption.malformed",
@@ -114,7 +139,9 @@ const refusalChecks: readonly Check[] = [
     run: async (context) => {
       await challengeItems(context);
       const answers = [];
-      for (const credentials of malformed(context)) {
+      // An origin may answer what it cannot read in one place, and what does not verify in another.
+      const forgery = await forged(context).then((one) => [one], skippedAsNone);
+      for (const credentials of [...malformed(context), ...forgery]) {
         answers.push(await askOrigin(context, credentials));
       }
       const challenges = answers.filter(({ status }) => status === 401);
@@ -180,6 +207,34 @@ function malformed({ random }: Context): readonly string[] {
   ];
 }
 
+/**
+ * Credentials with everything of a token that is public, which needs no issuer.
+ * @throws Verdict skipped where the challenge leaves the key out
+ */
+async function forged(context: Context): Promise<string> {
+  const views = await challengesOf(context);
+  const view = views.find(({ tokenKey }) => tokenKey !== undefined);
+  if (view?.tokenKey === undefined) return skip("no challenge has a token-key");
+  const { raw, tokenKey, tokenType } = view;
+  const token = encodeToken({
+    tokenType,
+    nonce: context.random(32),
+    challengeDigest: sha256(raw),
+    tokenKeyId: sha256(tokenKey),
+    authenticator: context.random(tokenTypeEntry(tokenType)?.Nk ?? 0),
+  });
+  return formatAuthorization(token);
+}
+
+function skippedAsNone(error: unknown): readonly string[] {
+  if (error instanceof Verdict && error.outcome === "skipped") return [];
+  throw error;
+}
+
+function sha256(bytes: Uint8Array): Uint8Array {
+  return Uint8Array.from(createHash("sha256").update(bytes).digest());
+}
+
 /** By any of {@link REFUSALS}: which one, RFC 9577 leaves open. @throws Verdict */
 function refused({ status }: ExchangeAnswer): void {
   if (status === 429) skip("the origin asks to come later");
@@ -217,7 +272,7 @@ async function needAdmission(context: Context): Promise<void> {
 /** A token for a challenge that the origin makes now. @throws Verdict */
 async function tokenFor(
   context: Context,
-  changed: (challenge: Uint8Array) => Uint8Array = (challenge) => challenge,
+  change: (challenge: Uint8Array) => Uint8Array = (challenge) => challenge,
 ): Promise<Uint8Array> {
   originOf(context);
   issuerOf(context);
@@ -226,7 +281,7 @@ async function tokenFor(
   const { raw, tokenKey, tokenType } = await answerable(context);
   const listed = usableKey(await directoryOf(context), tokenType, context.clock())?.tokenKey;
   const key = tokenKey ?? listed ?? skip(`no key of type ${tokenType} is listed`);
-  const request = await blindToken(changed(raw), tokenType, key);
+  const request = await blindToken(change(raw), tokenType, key);
   const [token] = await tokensOf(request, await askForTokens(context, request)).catch(asSkipped);
   return token ?? skip("the issuer gave no token");
 }
@@ -250,12 +305,10 @@ async function answerable(context: Context): Promise<ChallengeView> {
   return skip("the origin asks for no token that this suite can get");
 }
 
-/** The same challenge of a redemption context that the origin cannot know. @throws Verdict */
-function elsewhere(challenge: Uint8Array): Uint8Array {
+/** The same challenge but for these fields: one that this origin has not made. @throws Verdict */
+function changed(challenge: Uint8Array, fields: Partial<TokenChallengeFields>): Uint8Array {
   try {
-    const { issuerName, originInfo, tokenType } = parseTokenChallenge(challenge);
-    const redemptionContext = new Uint8Array(32).fill(0x5a);
-    return encodeTokenChallenge({ tokenType, issuerName, originInfo, redemptionContext });
+    return encodeTokenChallenge({ ...parseTokenChallenge(challenge), ...fields });
   } catch (error) {
     if (isStileError(error)) return fail(error.message);
     throw error;

@@ -150,6 +150,16 @@ export const CACHE_FAULTS: readonly NamedFault[] = [
     "directory.same-bytes",
   ),
   found(
+    "a directory of one's own for each client",
+    onDirectory((answer, { headers }) => {
+      answer.body = encodeUtf8(
+        Buffer.from(answer.body).toString("utf8") +
+          " ".repeat((headers["user-agent"] ?? "").length),
+      );
+    }),
+    "directory.same-bytes",
+  ),
+  found(
     "another ETag for each fetch",
     onDirectory(({ headers }, { index }) => {
       headers["etag"] = `"${index}"`;
@@ -236,6 +246,28 @@ export const ISSUANCE_FAULTS: readonly NamedFault[] = [
     "issuance.unknown-key",
     "issuance.unknown-type",
     "issuance.unusable-message",
+    "issuance.message-range",
+  ),
+  found(
+    "500 for what is no element, where blind RSA is strict",
+    {
+      after: (answer, { body, method }) => {
+        if (method === "POST" && body.length === 52 && answer.status === 422) answer.status = 500;
+      },
+    },
+    "issuance.unusable-message",
+  ),
+  found(
+    "a byte before a request passed over",
+    {
+      before: (request) => {
+        if (isIssuance(request) && request.body.length === 260) {
+          request.body = request.body.subarray(1);
+        }
+        return undefined;
+      },
+    },
+    "issuance.leading-byte",
   ),
   found(
     "400 for what is 422",

@@ -21,6 +21,8 @@ const REDEMPTION = [
   "redemption.key-id",
   "redemption.trailing-byte",
   "redemption.other-challenge",
+  "redemption.other-origin",
+  "redemption.forged",
 ] as const;
 
 const EMPTY = new Uint8Array(0);
@@ -78,6 +80,13 @@ const isOfChallenge = (token: Token, { headers }: ProxiedAnswer): boolean => {
     .update(first?.challenge ?? EMPTY)
     .digest();
   return encodeHex(token.challengeDigest) === digest.toString("hex");
+};
+/** Of the first challenge as `other.invalid` would have made it. */
+const isOfOtherOrigin = (token: Token, { headers }: ProxiedAnswer): boolean => {
+  const [first] = parseWwwAuthenticate(headers["www-authenticate"] ?? "");
+  if (first === undefined) return false;
+  const other = encoded(first.tokenChallenge, { originInfo: "other.invalid" });
+  return encodeHex(token.challengeDigest) === createHash("sha256").update(other).digest("hex");
 };
 const isOfKey = (token: Token): boolean => token.tokenKeyId.some((byte) => byte !== 0);
 
@@ -169,7 +178,13 @@ export const REDEMPTION_FAULTS: readonly NamedFault[] = [
     ),
     // It knows no spent tokens either, as it sees refusals alone.
     REDEMPTION.filter((id) => id !== "redemption.replay"),
-    ["redemption.authenticator", "redemption.nonce"],
+    ["redemption.authenticator", "redemption.nonce", "redemption.forged"],
+  ],
+  [
+    "tokens for another origin admitted",
+    admitsWhere(isOfOtherOrigin),
+    ["redemption.other-challenge", "redemption.other-origin"],
+    ["redemption.other-origin"],
   ],
   [
     "token types not compared",
@@ -187,7 +202,7 @@ export const REDEMPTION_FAULTS: readonly NamedFault[] = [
     "challenge digests not compared",
     admitsWhere((token, answer) => !isOfChallenge(token, answer)),
     REDEMPTION,
-    ["redemption.other-challenge"],
+    ["redemption.other-challenge", "redemption.other-origin"],
   ],
   [
     "bytes behind a token passed over",
@@ -235,6 +250,16 @@ export const REDEMPTION_FAULTS: readonly NamedFault[] = [
     {
       after: ({ headers }, request) => {
         if (request.headers["authorization"] !== undefined) delete headers["www-authenticate"];
+      },
+    },
+    "redemption.fresh-challenge",
+  ),
+  found(
+    "no challenge with a token that does not verify",
+    {
+      after: ({ headers }, request) => {
+        const type = tokenBytes(request)?.subarray(0, 2) ?? EMPTY;
+        if (encodeHex(type) === "0002") delete headers["www-authenticate"];
       },
     },
     "redemption.fresh-challenge",

@@ -1,12 +1,15 @@
 /** This service against its own suite, and the suite against servers that do one thing wrong each. */
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
+import { createServer } from "node:https";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { CONFORMANCE_CHECKS } from "../../service/conformance/index.ts";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
+import { CONFORMANCE_CHECKS, createConformanceHttp } from "../../service/conformance/index.ts";
 import { freePort } from "../support/child-sidecar.ts";
 import { captured, runSuite } from "../support/conformance.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
+import { codeOfAsync } from "../support/reject.ts";
 import { type Split, startSplit } from "../support/split.ts";
 import { CACHE_FAULTS, DIRECTORY_FAULTS, ISSUANCE_FAULTS } from "./issuer-faults.ts";
 import { CHALLENGE_FAULTS, REDEMPTION_FAULTS } from "./origin-faults.ts";
@@ -80,6 +83,14 @@ describe("a fault of an origin is found", () => {
     expect(run.skipped).toEqual({});
   });
 
+  it("such as verifying no authenticator, without an issuer to get tokens of", async () => {
+    const [, fault] = REDEMPTION_FAULTS.find(([name]) => name === "authenticators not verified")!;
+    origin.inject(fault);
+    const run = await runSuite(split, { origin: origin.url }, "challenge", "redemption");
+    expect(Object.keys(run.failed)).toEqual(["redemption.forged"]);
+    expect(run.exitCode).toBe(1);
+  });
+
   it("such as refusing good tokens, and then a refusal counts for nothing", async () => {
     origin.inject({
       after: (answer, { headers }) => {
@@ -101,10 +112,10 @@ describe("what cannot be tried", () => {
     const junit = join(split.dir, "conformance.xml");
     const files = ["--ca", split.caFile, "--junit", junit];
     const { code, out } = await captured([...urls, ...files, ...only]);
-    expect(readFileSync(junit, "utf8")).toContain('tests="14" failures="0" skipped="12"');
-    // What is malformed needs no right: all else is skipped.
-    expect(out.match(/^ok .*$/gm)).toHaveLength(2);
-    expect(out).toMatch(/^2 passed, 0 MUST and 0 SHOULD failed, 12 skipped$/m);
+    expect(readFileSync(junit, "utf8")).toContain('tests="16" failures="0" skipped="13"');
+    // What is malformed or forged needs no right: all else is skipped.
+    expect(out.match(/^ok .*$/gm)).toHaveLength(3);
+    expect(out).toMatch(/^3 passed, 0 MUST and 0 SHOULD failed, 13 skipped$/m);
     expect(out).toContain("skip MUST   issuance.unknown-key");
     expect(out).toContain("no right to issue: the issuer answered 403");
     expect(code).toBe(0);
@@ -123,6 +134,23 @@ describe("what cannot be tried", () => {
     const noIssuer = await runSuite(split, { origin: split.url("edge") }, "directory", "issuance");
     expect(noIssuer.passed).toEqual([]);
     expect(new Set(Object.values(noIssuer.skipped))).toEqual(new Set(["no issuer was given"]));
+  });
+});
+
+describe("a server that drips", () => {
+  it("rejects it when its time is over, though it never falls silent", async () => {
+    const key = readFileSync(split.keyFile);
+    const cert = readFileSync(split.certificateFile);
+    const server = createServer({ cert, key }, (_, response) => {
+      const drops = setInterval(() => response.write("x"), 20);
+      response.once("close", () => clearInterval(drops));
+    });
+    onTestFinished(() => server.closeAllConnections());
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const url = new URL(`https://localhost:${(server.address() as AddressInfo).port}/`);
+    const http = createConformanceHttp({ ca: split.ca, issuanceHeaders: {}, timeoutMs: 200 });
+    expect(await codeOfAsync(() => http.ask(url))).toBe("ATTEST_AGENT_REFUSED");
+    server.close();
   });
 });
 
