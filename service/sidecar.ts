@@ -179,12 +179,15 @@ async function listen(
   const certificates = fileCertificates({
     certificateFile: config.tls.certificateFile,
     keyFile: config.tls.keyFile,
+    ...(config.tls.ocspFile === undefined ? {} : { ocspFile: config.tls.ocspFile }),
     further: config.tls.certificates,
     pollMs: config.tls.reloadSeconds * 1_000,
     clock,
-    observe: (event, certificateFile) => {
+    observe: (event, certificateFile, reason) => {
       observe(event);
-      log.write(event === "certificate-reloaded" ? "info" : "error", event, { certificateFile });
+      const isFine = event === "certificate-reloaded" || event === "ocsp-loaded";
+      const why = reason === undefined ? {} : { reason };
+      log.write(isFine ? "info" : "error", event, { certificateFile, ...why });
     },
   });
   onClose(() => certificates.close());

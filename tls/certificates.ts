@@ -2,12 +2,13 @@
  * The server certificates from files that may change while the listener runs. Their content is compared
  * at intervals, because Kubernetes swaps a symbolic link and file events miss that, and when asked to. A broken
  * new pair keeps its old one in use, and the others go on: a renewal that went wrong must not take the
- * service down.
+ * service down. Beside each certificate its OCSP response may lie.
  */
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createSecureContext } from "node:tls";
 import { StileError } from "../wire/index.ts";
+import { createOcspFile, type OcspEvent, type OcspFile } from "./ocsp-file.ts";
 import {
   certificatesByName,
   dnsNamesOf,
@@ -19,6 +20,8 @@ import {
 
 export interface CertificateSource {
   readonly current: () => ServerCertificates;
+  /** The OCSP response that goes with a certificate now. */
+  readonly staple: (certificate: ServerCertificate) => Uint8Array | undefined;
   /** Calls back after each change to usable certificates. */
   readonly onChange: (listener: () => void) => void;
   /** Looks at the files now. A broken file is reported again, even if it was before. */
@@ -31,9 +34,11 @@ export interface CertificateFiles {
   readonly keyFile: string;
   /** Server names that it is used for, each covered by it; without them, all that it covers. */
   readonly names?: readonly string[];
+  /** DER OCSPResponse; without it, `<certificateFile>.ocsp` where there is one. */
+  readonly ocspFile?: string;
 }
 
-type CertificateEvent = "certificate-reloaded" | "certificate-reload-failed";
+export type CertificateEvent = "certificate-reloaded" | "certificate-reload-failed" | OcspEvent;
 
 export interface FileCertificatesOptions extends CertificateFiles {
   /** Further certificates, for other names or with keys of another type. */
@@ -42,13 +47,14 @@ export interface FileCertificatesOptions extends CertificateFiles {
   /** Unix milliseconds: a new certificate that has ended does not replace one in use. */
   readonly clock: () => number;
   /** @param certificateFile whose certificate it is about; the files' content is never told */
-  readonly observe: (event: CertificateEvent, certificateFile: string) => void;
+  readonly observe: (event: CertificateEvent, certificateFile: string, reason?: string) => void;
 }
 
 /** One pair of files, and what was last usable of it. */
 interface WatchedPair {
   readonly files: CertificateFiles;
   certificate: ServerCertificate;
+  readonly ocsp: OcspFile;
   /** In which way the files are broken at the moment. */
   failed: string | undefined;
 }
@@ -56,36 +62,55 @@ interface WatchedPair {
 /** @throws `TLS_CERTIFICATE_INVALID` where files cannot be used at start */
 export function fileCertificates(options: FileCertificatesOptions): CertificateSource {
   const { clock, observe } = options;
-  const first = watch(options);
-  const others = (options.further ?? []).map(watch);
+  const first = watch(options, observe);
+  const others = (options.further ?? []).map((files) => watch(files, observe));
+  const pairs = [first, ...others];
   const index = (): ServerCertificates =>
     certificatesByName([first.certificate, ...others.map(({ certificate }) => certificate)]);
   let current = index();
   const listeners: (() => void)[] = [];
 
+  const lookAtOcsp = (): void => {
+    for (const { certificate, ocsp } of pairs) ocsp.look(certificate.cert, clock());
+  };
+
   function look(): void {
-    const changed = [first, ...others].filter((pair) => lookAt(pair, clock(), observe));
+    const changed = pairs.filter((pair) => lookAt(pair, clock(), observe));
+    lookAtOcsp();
     if (changed.length === 0) return;
     current = index();
     for (const listener of listeners) listener();
     for (const { files } of changed) observe("certificate-reloaded", files.certificateFile);
   }
 
+  lookAtOcsp();
   const timer = setInterval(look, options.pollMs);
   timer.unref();
   return {
     current: () => current,
+    staple: (certificate) =>
+      pairs
+        .find((pair) => pair.certificate === certificate)
+        ?.ocsp.staple(certificate.cert, clock()),
     onChange: (listener) => listeners.push(listener),
     reload: () => {
-      for (const pair of [first, ...others]) pair.failed = undefined;
+      for (const pair of pairs) {
+        pair.failed = undefined;
+        pair.ocsp.forget();
+      }
       look();
     },
     close: () => clearInterval(timer),
   };
 }
 
-function watch(files: CertificateFiles): WatchedPair {
-  return { files, certificate: readPair(files, undefined), failed: undefined };
+function watch(files: CertificateFiles, observe: FileCertificatesOptions["observe"]): WatchedPair {
+  const ocsp = createOcspFile({
+    file: files.ocspFile ?? `${files.certificateFile}.ocsp`,
+    isExpected: files.ocspFile !== undefined,
+    observe: (event, reason) => observe(event, files.certificateFile, reason),
+  });
+  return { files, certificate: readPair(files, undefined), ocsp, failed: undefined };
 }
 
 /** True where the pair has changed to another usable one. */

@@ -3,21 +3,14 @@
  * request means is its handlers' business. There is no 0-RTT: Node offers none, and a token in replayable
  * data would be a token spent twice (RFC 9577 §5.2).
  */
-import { constants } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer, type Server, type ServerOptions } from "node:https";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
-import {
-  createSecureContext,
-  type SecureContext,
-  type SecureContextOptions,
-  TLSSocket,
-} from "node:tls";
-import type { CertificateSource } from "./certificates.ts";
+import type { CertificateEvent, CertificateSource } from "./certificates.ts";
 import { trackConnections } from "./connections.ts";
 import { limitPipelining } from "./pipelining.ts";
-import { certificateFor, type CertificateGroup, type ServerCertificate } from "./server-names.ts";
+import { createServerContexts } from "./server-contexts.ts";
 
 /** What the listener counts. A closed set, so that it can label a metric. */
 export type TlsEvent =
@@ -25,8 +18,7 @@ export type TlsEvent =
   | "handshake-failed"
   | "connection-dropped"
   | "client-error"
-  | "certificate-reloaded"
-  | "certificate-reload-failed";
+  | CertificateEvent;
 
 export interface ListenerLimits {
   readonly maxConnections: number;
@@ -90,38 +82,27 @@ export interface Listener {
   readonly drain: (deadlineMs: number) => Promise<void>;
 }
 
-/**
- * Groups (RFC 8446 §4.2.7): the hybrid with ML-KEM first. "/" makes OpenSSL ask a client that offers it
- * for a second ClientHello rather than take the client's first guess.
- */
-const GROUPS = "X25519MLKEM768/X25519:P-256";
 const ALPN_PROTOCOLS = ["http/1.1"];
 /**
  * A plaintext record with the fatal alert unrecognized_name (RFC 6066 §3, RFC 8446 §5.1 and §6.2): before the
  * ServerHello there are no keys. Node itself would only cut the connection.
  */
 const UNRECOGNIZED_NAME = Uint8Array.of(0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70);
-const CLIENT_CERTIFICATES = {
-  requestCert: true,
-  rejectUnauthorized: false,
-  secureOptions: constants.SSL_OP_NO_TICKET,
-} as const;
 /** A refused client gets this long to read why. */
 const REFUSAL_MS = 1_000;
 
 export function createListener(options: ListenerOptions): Listener {
   const { limits, observe } = options;
-  const { asksForCertificates = false } = options;
-  const contextOf = (group: CertificateGroup): SecureContextOptions => ({
-    ...secureContext(group),
-    ...(asksForCertificates ? CLIENT_CERTIFICATES : {}),
+  const contexts = createServerContexts({
+    certificates: options.certificates,
+    unknownName: options.unknownName,
+    asksForCertificates: options.asksForCertificates ?? false,
+    refuseName: (socket) => connections.rawOf(socket)?.write(UNRECOGNIZED_NAME),
   });
   const server = createServer({
-    ...contextOf(options.certificates.current().fallback),
+    ...contexts.fallback(),
     ...serverOptions(limits),
-    SNICallback: selectByName(options, contextOf, (socket) =>
-      connections.rawOf(socket)?.write(UNRECOGNIZED_NAME),
-    ),
+    SNICallback: contexts.select,
   });
   server.maxConnections = limits.maxConnections;
   server.maxHeadersCount = limits.maxHeaders;
@@ -139,6 +120,7 @@ export function createListener(options: ListenerOptions): Listener {
     refuse(socket, "400 Bad Request");
   });
   server.on("secureConnection", () => observe("handshake"));
+  server.on("OCSPRequest", contexts.answerOcspRequest);
   server.on("drop", () => observe("connection-dropped"));
   server.on("tlsClientError", (_error, socket) => {
     observe("handshake-failed");
@@ -157,48 +139,9 @@ export function createListener(options: ListenerOptions): Listener {
     else refuse(socket, REFUSALS[error.code ?? ""] ?? "400 Bad Request");
   });
   options.certificates.onChange(() => {
-    // The whole set: setSecureContext forgets what it is not given, TLS 1.3-only first of all.
-    server.setSecureContext(contextOf(options.certificates.current().fallback));
+    server.setSecureContext(contexts.fallback());
   });
   return { listen: (at) => listen(server, at), drain: (ms) => connections.drain(ms) };
-}
-
-type SniCallback = NonNullable<ServerOptions["SNICallback"]>;
-
-/** Node calls it with the connection's TLSSocket as `this`, which leads to the connection to refuse. */
-function selectByName(
-  { certificates, unknownName }: ListenerOptions,
-  contextOf: (group: CertificateGroup) => SecureContextOptions,
-  refuseHandshake: (socket: TLSSocket) => void,
-): SniCallback {
-  // The contexts go with their certificates.
-  const contexts = new WeakMap<ServerCertificate, SecureContext>();
-  return function select(this: unknown, serverName: string, done: Parameters<SniCallback>[1]) {
-    const { fallback, select: groupOf } = certificates.current();
-    const group = groupOf(serverName) ?? (unknownName === "first" ? fallback : undefined);
-    const sharedSigalgs = this instanceof TLSSocket ? this.getSharedSigalgs() : [];
-    // One certificate: of a context with several, Node takes over only the last.
-    const certificate = group && certificateFor(group, sharedSigalgs);
-    if (certificate === undefined) {
-      if (this instanceof TLSSocket) refuseHandshake(this);
-      done(new Error("no certificate for the server name"));
-      return;
-    }
-    const context = contexts.get(certificate) ?? createSecureContext(contextOf([certificate]));
-    contexts.set(certificate, context);
-    done(null, context);
-  };
-}
-
-function secureContext(group: CertificateGroup): SecureContextOptions {
-  return {
-    cert: group.map(({ cert }) => cert),
-    key: group.map(({ key }) => key),
-    minVersion: "TLSv1.3",
-    maxVersion: "TLSv1.3",
-    ecdhCurve: GROUPS,
-    honorCipherOrder: true,
-  };
 }
 
 function serverOptions(limits: ListenerLimits): ServerOptions {

@@ -10,37 +10,10 @@ import { edgeRuleSettings } from "./edge-rules.ts";
 import { describeFaults } from "./faults.ts";
 import { issuerSchema } from "./issuer.ts";
 import { choice, closed, DAY, flag, section, text, whole } from "./kinds.ts";
+import { tlsSettings } from "./tls.ts";
 import type { Config, Role } from "./types.ts";
 import { trustedProxiesSchema } from "./trusted-proxies.ts";
 import { webauthnSchema } from "./webauthn.ts";
-
-const serverCertificate = {
-  certificateFile: text("PEM file with the certificate and its intermediates"),
-  keyFile: text("PEM file with its private key"),
-  names: Type.Optional(
-    Type.Array(text("server name, or *.domain"), {
-      description: "server names that it is used for; without them, all of its subjectAltName",
-      minItems: 1,
-      maxItems: 256,
-    }),
-  ),
-};
-
-const tls = {
-  certificateFile: text("PEM file with the server certificate and its intermediates"),
-  keyFile: text("PEM file with the server's private key"),
-  certificates: Type.Array(Type.Object(serverCertificate, closed), {
-    description: "further certificates: for other server names, or with keys of another type",
-    maxItems: 256,
-    default: [],
-  }),
-  unknownName: choice(
-    "a client that asks for a name which no certificate covers: refuse it, or give it the first certificate",
-    ["refuse", "first"],
-  ),
-  reloadSeconds: whole("how often the files are looked at for a change", 1, 86_400, 10),
-  maxConnections: whole("open connections; more are dropped and counted", 1, 1_000_000, 10_000),
-};
 
 const tpmSealing = Type.Object(
   {
@@ -262,7 +235,7 @@ const schema = Type.Object(
       },
       section,
     ),
-    tls: Type.Object(tls, closed),
+    tls: tlsSettings,
     edge: Type.Optional(Type.Object(edge, closed)),
     attester: Type.Optional(Type.Object(attester, closed)),
     issuer: issuerSchema,

@@ -1,6 +1,7 @@
 /** The configuration as every part of the service sees it; the schema beside it says what each setting means. */
 
 import type { EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";
+import type { TlsConfig } from "./tls.ts";
 import type { WebAuthnConfig } from "./webauthn.ts";
 
 /** Roles of RFC 9576 §3; joint: all three in one process. */
@@ -26,14 +27,7 @@ export interface Config {
   readonly passphraseFile?: string;
   readonly tpmSealing?: TpmSealingConfig;
   readonly log: { readonly level: "debug" | "info" | "warn" | "error" | "silent" };
-  readonly tls: {
-    readonly certificateFile: string;
-    readonly keyFile: string;
-    readonly certificates: readonly ServerCertificateConfig[];
-    readonly unknownName: "refuse" | "first";
-    readonly reloadSeconds: number;
-    readonly maxConnections: number;
-  };
+  readonly tls: TlsConfig;
   /** Of the roles edge and joint. */
   readonly edge?: EdgeConfig;
   /** Of the roles attester and joint. */
@@ -49,12 +43,6 @@ export interface Config {
 export interface TpmSealingConfig {
   readonly tcti: string;
   readonly pcrs: readonly number[];
-}
-
-export interface ServerCertificateConfig {
-  readonly certificateFile: string;
-  readonly keyFile: string;
-  readonly names?: readonly string[];
 }
 
 export interface EdgeConfig {

@@ -1,0 +1,62 @@
+/** Settings of the public listener's TLS (docs/tls.md). */
+import { Type } from "typebox";
+import { choice, closed, text, whole } from "./kinds.ts";
+
+export interface ServerCertificateConfig {
+  readonly certificateFile: string;
+  readonly keyFile: string;
+  readonly names?: readonly string[];
+  readonly ocspFile?: string;
+}
+
+export interface TlsConfig {
+  readonly certificateFile: string;
+  readonly keyFile: string;
+  readonly ocspFile?: string;
+  readonly certificates: readonly ServerCertificateConfig[];
+  readonly unknownName: "refuse" | "first";
+  readonly reloadSeconds: number;
+  readonly maxConnections: number;
+}
+
+const OCSP_FILE =
+  "DER file with the OCSP response that is stapled; without it, that of certificateFile with .ocsp at its end, where there is one";
+
+const serverCertificate = Type.Object(
+  {
+    certificateFile: text("PEM file with the certificate and its intermediates"),
+    keyFile: text("PEM file with its private key"),
+    names: Type.Optional(
+      Type.Array(text("server name, or *.domain"), {
+        description: "server names that it is used for; without them, all of its subjectAltName",
+        minItems: 1,
+        maxItems: 256,
+      }),
+    ),
+    ocspFile: Type.Optional(text(OCSP_FILE)),
+  },
+  closed,
+);
+
+const settings = Type.Object(
+  {
+    certificateFile: text("PEM file with the server certificate and its intermediates"),
+    keyFile: text("PEM file with the server's private key"),
+    ocspFile: Type.Optional(text(OCSP_FILE)),
+    certificates: Type.Array(serverCertificate, {
+      description: "further certificates: for other server names, or with keys of another type",
+      maxItems: 256,
+      default: [],
+    }),
+    unknownName: choice(
+      "a client that asks for a name which no certificate covers: refuse it, or give it the first certificate",
+      ["refuse", "first"],
+    ),
+    reloadSeconds: whole("how often the files are looked at for a change", 1, 86_400, 10),
+    maxConnections: whole("open connections; more are dropped and counted", 1, 1_000_000, 10_000),
+  },
+  closed,
+);
+
+/** The section `tls`. */
+export const tlsSettings: Type.TUnsafe<TlsConfig> = Type.Unsafe<TlsConfig>(settings);

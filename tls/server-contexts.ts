@@ -1,0 +1,107 @@
+/**
+ * What a handshake is answered with: the TLS context by server name (RFC 6066 §3), and the OCSP response that
+ * goes with its certificate (RFC 8446 §4.4.2.1). Contexts are made once for each certificate. Everything that
+ * keeps TLS strict is said here, for every context alike.
+ */
+import { constants } from "node:crypto";
+import type { ServerOptions } from "node:https";
+import {
+  createSecureContext,
+  type SecureContext,
+  type SecureContextOptions,
+  TLSSocket,
+} from "node:tls";
+import type { CertificateSource } from "./certificates.ts";
+import { certificateFor, type CertificateGroup, type ServerCertificate } from "./server-names.ts";
+
+/**
+ * Groups (RFC 8446 §4.2.7): the hybrid with ML-KEM first. "/" makes OpenSSL ask a client that offers it
+ * for a second ClientHello rather than take the client's first guess.
+ */
+const GROUPS = "X25519MLKEM768/X25519:P-256";
+const CLIENT_CERTIFICATES = {
+  requestCert: true,
+  rejectUnauthorized: false,
+  secureOptions: constants.SSL_OP_NO_TICKET,
+} as const;
+
+export interface ServerContextsOptions {
+  readonly certificates: CertificateSource;
+  readonly unknownName: "refuse" | "first";
+  readonly asksForCertificates: boolean;
+  /** Tells the client of this handshake, before it is cut, that no certificate has its name. */
+  readonly refuseName: (socket: TLSSocket) => void;
+}
+
+type SniCallback = NonNullable<ServerOptions["SNICallback"]>;
+type OcspAnswer = (error: Error | null, response: Buffer | null) => void;
+
+export interface ServerContexts {
+  /** The whole set for a client that names no server: Node's setSecureContext forgets what it is not given. */
+  readonly fallback: () => SecureContextOptions;
+  /** Node calls it with the connection's TLSSocket as `this`, which leads to the connection to refuse. */
+  readonly select: SniCallback;
+  /** For the server's event of that name. */
+  readonly answerOcspRequest: (
+    certificate: Buffer,
+    issuer: Buffer | null,
+    done: OcspAnswer,
+  ) => void;
+}
+
+export function createServerContexts(options: ServerContextsOptions): ServerContexts {
+  const { certificates } = options;
+  const contextOf = (group: CertificateGroup): SecureContextOptions => ({
+    ...secureContext(group),
+    ...(options.asksForCertificates ? CLIENT_CERTIFICATES : {}),
+  });
+  // The contexts go with their certificates.
+  const contexts = new WeakMap<ServerCertificate, SecureContext>();
+  /** Whose handshake Node is in: it asks for the OCSP response from within the callback of `select`. */
+  let selected: ServerCertificate | undefined;
+
+  function select(this: unknown, serverName: string, done: Parameters<SniCallback>[1]): void {
+    const { fallback, select: groupOf } = certificates.current();
+    const group = groupOf(serverName) ?? (options.unknownName === "first" ? fallback : undefined);
+    const sharedSigalgs = this instanceof TLSSocket ? this.getSharedSigalgs() : [];
+    // One certificate: of a context with several, Node takes over only the last.
+    const certificate = group && certificateFor(group, sharedSigalgs);
+    if (certificate === undefined) {
+      if (this instanceof TLSSocket) options.refuseName(this);
+      done(new Error("no certificate for the server name"));
+      return;
+    }
+    const context = contexts.get(certificate) ?? createSecureContext(contextOf([certificate]));
+    contexts.set(certificate, context);
+    selected = certificate;
+    try {
+      done(null, context);
+    } finally {
+      selected = undefined;
+    }
+  }
+
+  return {
+    fallback: () => contextOf(certificates.current().fallback),
+    select,
+    answerOcspRequest: (_certificate, _issuer, done) => {
+      const { fallback } = certificates.current();
+      // Without a name OpenSSL picks of the group by itself, and a response for another certificate than the
+      // one that it picks would end the handshake.
+      const certificate = selected ?? (fallback.length === 1 ? fallback[0] : undefined);
+      const staple = certificate && certificates.staple(certificate);
+      done(null, staple === undefined ? null : Buffer.from(staple));
+    },
+  };
+}
+
+function secureContext(group: CertificateGroup): SecureContextOptions {
+  return {
+    cert: group.map(({ cert }) => cert),
+    key: group.map(({ key }) => key),
+    minVersion: "TLSv1.3",
+    maxVersion: "TLSv1.3",
+    ecdhCurve: GROUPS,
+    honorCipherOrder: true,
+  };
+}
