@@ -3,12 +3,7 @@
  * its clock, randomness, stores and keys from here, and is started and stopped in one order.
  */
 import type { FastifyInstance } from "fastify";
-import {
-  createListener,
-  DEFAULT_LISTENER_LIMITS,
-  fileCertificates,
-  type TlsEvent,
-} from "../tls/index.ts";
+import { createListener, DEFAULT_LISTENER_LIMITS } from "../tls/index.ts";
 import { TOKEN_TYPE_BLIND_RSA } from "../tokens/index.ts";
 import { StileError } from "../wire/index.ts";
 import { composeAttester } from "./attester/compose.ts";
@@ -25,6 +20,7 @@ import type { Log } from "./log.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { type OperatorParts, startOperatorListener } from "./operator/listener.ts";
 import { type OnClose, openState, type SidecarState } from "./state.ts";
+import { openTlsFiles } from "./tls-files.ts";
 import { VERSION } from "./version.ts";
 
 /** What the composition root itself is given. */
@@ -59,7 +55,7 @@ export interface Sidecar {
 /**
  * Starts everything; whatever was opened is closed again where a later step fails.
  * @throws `SERVICE_CONFIG_INVALID`, `TOKEN_KEY_STORE_INVALID`, `TOKEN_STORE_UNAVAILABLE`,
- * `TLS_CERTIFICATE_INVALID`, `TOKEN_ISSUER_UNAVAILABLE`
+ * `TLS_CERTIFICATE_INVALID`, `TLS_TICKET_KEYS_INVALID`, `TOKEN_ISSUER_UNAVAILABLE`
  */
 export async function startSidecar(config: Config, deps: SidecarDeps): Promise<Sidecar> {
   const closers: (() => Promise<void> | void)[] = [];
@@ -164,9 +160,10 @@ async function composeRoles(composition: Composition, state: SidecarState): Prom
 }
 
 async function listen(
-  { app, clock, config, log, metrics, onClose }: Composition,
+  composition: Composition,
   parts: ComposedRoles,
 ): Promise<Pick<Sidecar, "port" | "operatorAddress" | "reloadCertificates">> {
+  const { app, config, metrics, onClose } = composition;
   let ready = false;
   const operator = await startOperatorListener({
     ...parts.operator,
@@ -175,29 +172,15 @@ async function listen(
     openapi: () => app.swagger(),
   });
   onClose(() => operator.close());
-  const observe = (event: TlsEvent): void => metrics.tlsEvents.inc({ event });
-  const certificates = fileCertificates({
-    certificateFile: config.tls.certificateFile,
-    keyFile: config.tls.keyFile,
-    ...(config.tls.ocspFile === undefined ? {} : { ocspFile: config.tls.ocspFile }),
-    further: config.tls.certificates,
-    pollMs: config.tls.reloadSeconds * 1_000,
-    clock,
-    observe: (event, certificateFile, reason) => {
-      observe(event);
-      const isFine = event === "certificate-reloaded" || event === "ocsp-loaded";
-      const why = reason === undefined ? {} : { reason };
-      log.write(isFine ? "info" : "error", event, { certificateFile, ...why });
-    },
-  });
-  onClose(() => certificates.close());
+  const { certificates, reload, ticketKeys } = openTlsFiles(composition);
   const listener = createListener({
     certificates,
+    ticketKeys,
     unknownName: config.tls.unknownName,
     limits: { ...DEFAULT_LISTENER_LIMITS, maxConnections: config.tls.maxConnections },
     handler: parts.handler.handle,
     upgrade: parts.handler.upgrade,
-    observe,
+    observe: (event) => metrics.tlsEvents.inc({ event }),
     asksForCertificates: parts.asksForCertificates,
   });
   const { port } = await listener.listen(config.listen);
@@ -206,5 +189,5 @@ async function listen(
     ready = false;
     await listener.drain(config.limits.drainSeconds * 1_000);
   });
-  return { port, operatorAddress: operator.address, reloadCertificates: certificates.reload };
+  return { port, operatorAddress: operator.address, reloadCertificates: reload };
 }

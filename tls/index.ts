@@ -21,4 +21,5 @@ export {
   type TlsEvent,
 } from "./listener.ts";
 export { checkRequestHead } from "./request-head.ts";
+export { createTicketKeys, type TicketKeySource } from "./ticket-keys.ts";
 export { parseUpstream, type Upstream } from "./upstream.ts";

@@ -11,6 +11,7 @@ import type { CertificateEvent, CertificateSource } from "./certificates.ts";
 import { trackConnections } from "./connections.ts";
 import { limitPipelining } from "./pipelining.ts";
 import { createServerContexts } from "./server-contexts.ts";
+import type { TicketKeyEvent, TicketKeySource } from "./ticket-keys.ts";
 
 /** What the listener counts. A closed set, so that it can label a metric. */
 export type TlsEvent =
@@ -18,7 +19,8 @@ export type TlsEvent =
   | "handshake-failed"
   | "connection-dropped"
   | "client-error"
-  | CertificateEvent;
+  | CertificateEvent
+  | TicketKeyEvent;
 
 export interface ListenerLimits {
   readonly maxConnections: number;
@@ -61,6 +63,8 @@ export interface ListenerOptions {
    */
   readonly unknownName: "refuse" | "first";
   readonly limits: ListenerLimits;
+  /** Of session tickets; without them, one key lives as long as the process. */
+  readonly ticketKeys?: TicketKeySource;
   /** Also gets requests with `Expect: 100-continue`, before anything was continued. */
   readonly handler: (request: IncomingMessage, response: ServerResponse) => void;
   readonly upgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
@@ -97,6 +101,7 @@ export function createListener(options: ListenerOptions): Listener {
     certificates: options.certificates,
     unknownName: options.unknownName,
     asksForCertificates: options.asksForCertificates ?? false,
+    ticketKeys: options.ticketKeys,
     refuseName: (socket) => connections.rawOf(socket)?.write(UNRECOGNIZED_NAME),
   });
   const server = createServer({
@@ -140,6 +145,10 @@ export function createListener(options: ListenerOptions): Listener {
   });
   options.certificates.onChange(() => {
     server.setSecureContext(contexts.fallback());
+  });
+  options.ticketKeys?.onChange(() => {
+    // Tickets under the key before are from now on answered with a full handshake.
+    server.setTicketKeys(Buffer.from(options.ticketKeys?.current() ?? []));
   });
   return { listen: (at) => listen(server, at), drain: (ms) => connections.drain(ms) };
 }

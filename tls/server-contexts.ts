@@ -12,6 +12,7 @@ import {
   TLSSocket,
 } from "node:tls";
 import type { CertificateSource } from "./certificates.ts";
+import type { TicketKeySource } from "./ticket-keys.ts";
 import { certificateFor, type CertificateGroup, type ServerCertificate } from "./server-names.ts";
 
 /**
@@ -29,6 +30,8 @@ export interface ServerContextsOptions {
   readonly certificates: CertificateSource;
   readonly unknownName: "refuse" | "first";
   readonly asksForCertificates: boolean;
+  /** Without them, Node's own of the process. */
+  readonly ticketKeys?: TicketKeySource | undefined;
   /** Tells the client of this handshake, before it is cut, that no certificate has its name. */
   readonly refuseName: (socket: TLSSocket) => void;
 }
@@ -50,13 +53,17 @@ export interface ServerContexts {
 }
 
 export function createServerContexts(options: ServerContextsOptions): ServerContexts {
-  const { certificates } = options;
+  const { certificates, ticketKeys } = options;
   const contextOf = (group: CertificateGroup): SecureContextOptions => ({
     ...secureContext(group),
     ...(options.asksForCertificates ? CLIENT_CERTIFICATES : {}),
+    ...(ticketKeys === undefined ? {} : { ticketKeys: Buffer.from(ticketKeys.current()) }),
   });
-  // The contexts go with their certificates.
-  const contexts = new WeakMap<ServerCertificate, SecureContext>();
+  // The contexts go with their certificates and with the ticket key that all of them have.
+  let contexts = new WeakMap<ServerCertificate, SecureContext>();
+  ticketKeys?.onChange(() => {
+    contexts = new WeakMap();
+  });
   /** Whose handshake Node is in: it asks for the OCSP response from within the callback of `select`. */
   let selected: ServerCertificate | undefined;
 

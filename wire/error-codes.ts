@@ -119,6 +119,7 @@ export const ERROR_CODES = {
   TLS_UPSTREAM_BUSY: "as many requests are under way at the upstream as may be",
   TLS_CERTIFICATE_INVALID: "the TLS certificate and key cannot be used",
   TLS_BODY_TOO_LARGE: "the request body is larger than the limit",
+  TLS_TICKET_KEYS_INVALID: "the file of the session ticket keys cannot be used",
   TLS_OCSP_INVALID: "the OCSP response cannot be stapled",
 
   SERVICE_CONFIG_INVALID: "the configuration has an unknown key or a value outside its range",

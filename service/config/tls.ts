@@ -1,6 +1,6 @@
 /** Settings of the public listener's TLS (docs/tls.md). */
 import { Type } from "typebox";
-import { choice, closed, text, whole } from "./kinds.ts";
+import { choice, closed, DAY, text, whole } from "./kinds.ts";
 
 export interface ServerCertificateConfig {
   readonly certificateFile: string;
@@ -15,6 +15,8 @@ export interface TlsConfig {
   readonly ocspFile?: string;
   readonly certificates: readonly ServerCertificateConfig[];
   readonly unknownName: "refuse" | "first";
+  readonly ticketKeySeconds: number;
+  readonly ticketKeyFile?: string;
   readonly reloadSeconds: number;
   readonly maxConnections: number;
 }
@@ -51,6 +53,15 @@ const settings = Type.Object(
     unknownName: choice(
       "a client that asks for a name which no certificate covers: refuse it, or give it the first certificate",
       ["refuse", "first"],
+    ),
+    ticketKeySeconds: whole(
+      "how long a key of session tickets is used; then they are answered with a full handshake",
+      60,
+      7 * DAY,
+      DAY / 2,
+    ),
+    ticketKeyFile: Type.Optional(
+      text("file with 32 random bytes or more, for processes that take each other's tickets"),
     ),
     reloadSeconds: whole("how often the files are looked at for a change", 1, 86_400, 10),
     maxConnections: whole("open connections; more are dropped and counted", 1, 1_000_000, 10_000),

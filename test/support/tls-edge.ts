@@ -26,6 +26,7 @@ import {
   type Listener,
   type ListenerLimits,
   parseUpstream,
+  type TicketKeySource,
   type TlsEvent,
 } from "../../tls/index.ts";
 import { isStileError } from "../../wire/index.ts";
@@ -83,6 +84,7 @@ export interface EdgeOptions {
   readonly extra?: Extra;
   /** `refuse` unless it is said. */
   readonly unknownName?: "refuse" | "first";
+  readonly ticketKeys?: TicketKeySource;
   /** What the certificates' clock shows. */
   readonly nowMs?: number;
 }
@@ -125,6 +127,7 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
   const listener = createListener({
     certificates: source,
     unknownName: options.unknownName ?? "refuse",
+    ...(options.ticketKeys === undefined ? {} : { ticketKeys: options.ticketKeys }),
     limits: { ...DEFAULT_LISTENER_LIMITS, timeoutCheckMs: 20, ...options.limits },
     handler: (request, response) => {
       handle(forwarder, request, response, extra).catch((error: unknown) =>
