@@ -12,7 +12,8 @@ export interface WorkerSettings {
 export type WorkerRequest =
   | ({ readonly kind: "add-key"; readonly keyName: string } & SigningKey)
   | { readonly kind: "remove-key"; readonly keyName: string }
-  | { readonly kind: "work"; readonly jobs: readonly SigningJob[] };
+  | { readonly kind: "work"; readonly jobs: readonly SigningJob[] }
+  | { readonly kind: "end" };
 
 /** A key and what it is for. A KeyObject is cloned as a handle: its bytes stay where they are. */
 export interface SigningKey {

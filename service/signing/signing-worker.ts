@@ -16,6 +16,8 @@ import type {
 const MAX_BATCHES = 2;
 /** A thread that dies before it was ready is started again after this long, in milliseconds. */
 const RESTART_DELAY_MS = 500;
+/** A thread that has not started after this long, in milliseconds, hangs. */
+const START_LIMIT_MS = 10_000;
 
 /** A job and who waits for it. */
 export interface PendingJob {
@@ -83,12 +85,17 @@ export class SigningWorker {
     this.#thread?.postMessage(request);
   }
 
-  /** Ends the thread at once; the pool has seen to its jobs. */
+  /** Ends the thread; the pool has seen to its jobs. */
   async close(): Promise<void> {
+    const mayTerminate = this.#ready;
     this.#closed = true;
     this.#ready = false;
     clearTimeout(this.#restart);
-    await this.#thread?.terminate();
+    const thread = this.#thread;
+    this.#thread = undefined;
+    if (thread === undefined) return;
+    if (!mayTerminate) await endBySelf(thread);
+    await thread.terminate();
   }
 
   #start(): void {
@@ -110,6 +117,7 @@ export class SigningWorker {
   }
 
   #receive(reply: WorkerReply): void {
+    if (this.#closed) return;
     const jobs = reply.kind === "ready" ? [] : (this.#batches.shift() ?? []);
     if (this.#batches.length === 0) this.#thread?.unref();
     if (reply.kind === "ready") {
@@ -138,4 +146,20 @@ export class SigningWorker {
     }
     this.#options.onDeath(death);
   }
+}
+
+/**
+ * Waits for the end of a thread that is still starting. To terminate it while it loads a native module aborts
+ * the whole process (the module's initialisation throws where nothing may be thrown any more).
+ */
+function endBySelf(thread: Worker): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, START_LIMIT_MS);
+    thread.once("exit", () => {
+      clearTimeout(timer);
+      resolve();
+    });
+    thread.ref();
+    thread.postMessage({ kind: "end" } satisfies WorkerRequest);
+  });
 }

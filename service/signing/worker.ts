@@ -44,6 +44,9 @@ port.on("message", (request: WorkerRequest) => {
     case "work":
       reply({ kind: "done", results: request.jobs.map(work) });
       break;
+    case "end":
+      port.close();
+      break;
   }
 });
 reply({ kind: "ready" });

@@ -1,6 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { createHash, createPrivateKey, generateKeyPairSync, type KeyObject } from "node:crypto";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { SigningPool, type SigningPoolOptions } from "../../service/signing/index.ts";
 import { parseTokenRequest } from "../../tokens/index.ts";
@@ -48,6 +49,18 @@ describe.skipIf(sharedMissing)("signing pool on published vectors", () => {
 });
 
 describe("signing pool", () => {
+  it("is closed while its threads start, at any moment of it", async () => {
+    // A thread that was terminated while it loaded its native library took the process with it.
+    for (const afterMs of [0, 30, 60, 90, 120]) {
+      const starting = pool();
+      await setTimeout(afterMs);
+      await starting.close();
+      expect(await codeOfAsync(() => starting.blindSign(tokenKeyId, blinded(1)))).toBe(
+        "TOKEN_ISSUER_BUSY",
+      );
+    }
+  });
+
   it("answers 300 concurrent requests, each its own, with keys side by side", async () => {
     const other = await generateBlindRsaKey();
     const signer = pool();
