@@ -99,6 +99,7 @@ async function runEdge(): Promise<void> {
   const cookie = await clearanceHeader(sidecar);
   const forwarded = await measureGets(sidecar, [getRequest(sidecar, [cookie])], REQUESTS);
   print("forwarding: clearance, upstream round trip", forwarded, hello);
+  print("the same without the fast path", await measureGeneralPath(upstream), hello);
 
   const challenged = await measureGets(sidecar, [getRequest(sidecar, [])], REQUESTS, "401");
   print("challenge: 401", challenged, hello);
@@ -143,6 +144,14 @@ async function runStore(): Promise<void> {
     `${store.bytesPerEntry.toFixed(0)} bytes an entry, batch p99 ${store.batchP99Ms.toFixed(1)} ms`,
     `started again in ${store.startMs.toFixed(0)} ms`,
   );
+}
+
+/** Forwarding where `edge.fastPath` is off: through node:http on both sides. */
+async function measureGeneralPath(upstream: BenchServer): Promise<Figure> {
+  const general = await start("sidecar", [`http://127.0.0.1:${upstream.port}`, "general"]);
+  const request = getRequest(general, [await clearanceHeader(general)]);
+  await measureGets(general, [request], 4_000);
+  return measureGets(general, [request], REQUESTS);
 }
 
 async function start(kind: "upstream" | "bare" | "sidecar", args: string[]): Promise<BenchServer> {

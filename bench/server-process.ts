@@ -1,6 +1,6 @@
 /**
  * The process behind `startServer`: prints its facts as one line of JSON and ends with its input.
- * Arguments: sidecar UPSTREAM_URL [TOKEN_TYPE,...], bare CERTIFICATE_DIR, or upstream.
+ * Arguments: sidecar UPSTREAM_URL [TOKEN_TYPE,...] [general], bare CERTIFICATE_DIR, or upstream.
  */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer as createHttpServer } from "node:http";
@@ -15,19 +15,21 @@ import { startSidecar } from "../service/sidecar.ts";
 import type { ServerFacts } from "./servers.ts";
 
 const HELLO = "hello\n";
-const [kind, argument = "", tokenTypes] = process.argv.slice(2);
+const [kind, argument = "", ...options] = process.argv.slice(2);
 
 const stop = await start();
 process.stdin.resume();
 process.stdin.once("end", () => void stop().then(() => process.exit(0)));
 
 function start(): Promise<() => Promise<void>> {
-  if (kind === "sidecar") return startTheSidecar(argument, tokenTypes);
+  if (kind === "sidecar") return startTheSidecar(argument, options);
   if (kind === "bare") return startBare(argument);
   return startUpstream();
 }
 
-async function startTheSidecar(upstream: string, tokenTypes = "2"): Promise<() => Promise<void>> {
+async function startTheSidecar(upstream: string, options: string[]): Promise<() => Promise<void>> {
+  const fastPath = !options.includes("general");
+  const tokenTypes = options.find((option) => option !== "general") ?? "2";
   const dir = mkdtempSync(join(tmpdir(), "stile-bench-"));
   const port = await freePort();
   const { config, caFile } = await prepareDevelopment({
@@ -38,6 +40,7 @@ async function startTheSidecar(upstream: string, tokenTypes = "2"): Promise<() =
     logLevel: "silent",
     clock: Date.now,
     overrides: {
+      edge: { fastPath },
       attester: { allowance: { tokens: 1_000_000, windowSeconds: 86_400 } },
       issuer: { tokenTypes: tokenTypes.split(",").map(Number) },
       limits: { requestsPerMinute: 10_000_000, drainSeconds: 1 },

@@ -180,6 +180,7 @@ async function listen(
     limits: { ...DEFAULT_LISTENER_LIMITS, maxConnections: config.tls.maxConnections },
     handler: parts.handler.handle,
     upgrade: parts.handler.upgrade,
+    ...(parts.handler.fastPath === undefined ? {} : { fastPath: parts.handler.fastPath }),
     observe: (event) => metrics.tlsEvents.inc({ event }),
     asksForCertificates: parts.asksForCertificates,
   });

@@ -7,14 +7,19 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Server } from "node:https";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import type { FastConnection } from "./splice/splicer.ts";
 
 interface OpenConnection {
   /** Answers under way: several where the client pipelines. */
   readonly answers: Set<ServerResponse>;
   upgraded: boolean;
+  /** While the connection is not node:http's. */
+  fast: FastConnection | undefined;
 }
 
 export interface Connections {
+  /** Undefined once the connection is node:http's, or closed. */
+  readonly setFast: (socket: Duplex, fast: FastConnection | undefined) => void;
   /** The TCP connection below one that is still in its handshake. */
   readonly rawOf: (socket: Socket) => Socket | undefined;
   /** True once the handshake is complete. */
@@ -42,30 +47,18 @@ export function trackConnections(server: Server): Connections {
   });
   server.on("secureConnection", (socket) => {
     handshaking.delete(peerOf(socket));
-    open.set(socket, { answers: new Set(), upgraded: false });
+    open.set(socket, { answers: new Set(), upgraded: false, fast: undefined });
     socket.once("close", () => open.delete(socket));
     if (draining) socket.destroy();
   });
-  const onRequest = ({ socket }: IncomingMessage, response: ServerResponse): void => {
-    const connection = open.get(socket);
-    if (connection === undefined) return;
-    connection.answers.add(response);
-    if (draining) response.shouldKeepAlive = false;
-    response.once("close", () => {
-      connection.answers.delete(response);
-      // The head may have promised keep-alive before the drain began.
-      if (draining && isIdle(connection)) socket.end();
-    });
-  };
-  for (const event of ["request", "checkContinue", "checkExpectation"]) {
-    server.prependListener(event, onRequest);
-  }
-  server.prependListener("upgrade", (request: IncomingMessage) => {
-    const connection = open.get(request.socket);
-    if (connection !== undefined) connection.upgraded = true;
-  });
+  trackAnswers(server, open, () => draining);
 
   return {
+    setFast: (socket, fast) => {
+      const connection = open.get(socket);
+      if (connection !== undefined) connection.fast = fast;
+      if (draining) fast?.endAfterAnswer();
+    },
     rawOf: (socket) => handshaking.get(peerOf(socket)),
     isSecure: (socket) => open.has(socket),
     isAnswering: (socket) => hasAnswerOut(open.get(socket)),
@@ -76,6 +69,7 @@ export function trackConnections(server: Server): Connections {
       destroyAll(handshaking.values());
       for (const [socket, connection] of open) {
         for (const response of connection.answers) response.shouldKeepAlive = false;
+        connection.fast?.endAfterAnswer();
         if (isIdle(connection)) socket.destroy();
       }
       const deadline = setTimeout(() => {
@@ -88,7 +82,34 @@ export function trackConnections(server: Server): Connections {
   };
 }
 
+/** Which answers are under way at which connection, and which connections are HTTP no more. */
+function trackAnswers(
+  server: Server,
+  open: ReadonlyMap<Duplex, OpenConnection>,
+  isDraining: () => boolean,
+): void {
+  const onRequest = ({ socket }: IncomingMessage, response: ServerResponse): void => {
+    const connection = open.get(socket);
+    if (connection === undefined) return;
+    connection.answers.add(response);
+    if (isDraining()) response.shouldKeepAlive = false;
+    response.once("close", () => {
+      connection.answers.delete(response);
+      // The head may have promised keep-alive before the drain began.
+      if (isDraining() && isIdle(connection)) socket.end();
+    });
+  };
+  for (const event of ["request", "checkContinue", "checkExpectation"]) {
+    server.prependListener(event, onRequest);
+  }
+  server.prependListener("upgrade", (request: IncomingMessage) => {
+    const connection = open.get(request.socket);
+    if (connection !== undefined) connection.upgraded = true;
+  });
+}
+
 function hasAnswerOut(connection: OpenConnection | undefined): boolean {
+  if (connection?.fast?.isAnswering() === true) return true;
   return [...(connection?.answers ?? [])].some((response) => response.headersSent);
 }
 
@@ -102,7 +123,8 @@ function isOurTurn(connection: OpenConnection | undefined, socket: Duplex): bool
 }
 
 function isIdle(connection: OpenConnection): boolean {
-  return connection.answers.size === 0 && !connection.upgraded;
+  const { answers, fast, upgraded } = connection;
+  return answers.size === 0 && !upgraded && fast?.isIdle() !== false;
 }
 
 function peerOf(socket: Socket): string {

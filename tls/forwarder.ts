@@ -14,6 +14,12 @@ import type { Duplex } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { StileError } from "../wire/index.ts";
 import { requestHeadersToForward, responseHeadersToForward } from "./header-hygiene.ts";
+import {
+  createFastPath,
+  createUnderWay,
+  type FastPath,
+  type FastPathOptions,
+} from "./splice/splicer.ts";
 import { requestBodyOf, type RequestBody, sendBody } from "./request-body.ts";
 import { checkUpgradeRequest, tunnelUpgrade } from "./upgrade.ts";
 import {
@@ -62,6 +68,8 @@ export interface Forwarder {
     head: Buffer,
     extra: ForwardExtra,
   ) => Promise<void>;
+  /** For the listener: forwards to the same upstream, within the same limits. */
+  readonly fastPath: (options: FastPathOptions) => FastPath;
   readonly close: () => Promise<void>;
 }
 
@@ -81,18 +89,17 @@ export function createForwarder(options: ForwarderOptions): Forwarder {
     timeout: FREE_SOCKET_MS,
   });
   const address = upstreamAddress(options.upstream);
-  let underWay = 0;
+  const underWay = createUnderWay(options.maxUnderWay);
 
   /** Refused rather than queued: a queue before an upstream that hangs would only hang with it. */
   async function countUnderWay(run: () => Promise<void>): Promise<void> {
-    if (underWay >= options.maxUnderWay) {
+    if (!underWay.enter()) {
       throw new StileError("TLS_UPSTREAM_BUSY", "the upstream has as many requests as it may");
     }
-    underWay += 1;
     try {
       await run();
     } finally {
-      underWay -= 1;
+      underWay.leave();
     }
   }
 
@@ -123,6 +130,7 @@ export function createForwarder(options: ForwarderOptions): Forwarder {
         const upstream = open(request, headers, false);
         await tunnelUpgrade(upstream, socket, head, extra, options.idleTimeoutMs);
       }),
+    fastPath: (fastPathOptions) => createFastPath(options, underWay, fastPathOptions),
     close: () => {
       agent.destroy();
       return Promise.resolve();

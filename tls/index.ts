@@ -21,5 +21,7 @@ export {
   type TlsEvent,
 } from "./listener.ts";
 export { checkRequestHead } from "./request-head.ts";
+export type { RequestHead } from "./splice/request-head.ts";
+export type { FastDecision, FastPath, FastPathOptions, LocalAnswer } from "./splice/splicer.ts";
 export { createTicketKeys, type TicketKeySource } from "./ticket-keys.ts";
 export { parseUpstream, type Upstream } from "./upstream.ts";

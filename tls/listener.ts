@@ -7,10 +7,12 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer, type Server, type ServerOptions } from "node:https";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
+import type { TLSSocket } from "node:tls";
 import type { CertificateEvent, CertificateSource } from "./certificates.ts";
-import { trackConnections } from "./connections.ts";
+import { type Connections, trackConnections } from "./connections.ts";
 import { limitPipelining } from "./pipelining.ts";
 import { createServerContexts } from "./server-contexts.ts";
+import type { FastPath } from "./splice/splicer.ts";
 import type { TicketKeyEvent, TicketKeySource } from "./ticket-keys.ts";
 
 /** What the listener counts. A closed set, so that it can label a metric. */
@@ -69,6 +71,8 @@ export interface ListenerOptions {
   readonly handler: (request: IncomingMessage, response: ServerResponse) => void;
   readonly upgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
   readonly observe: (event: TlsEvent) => void;
+  /** Gets every connection first, and gives to node:http what it does not take. */
+  readonly fastPath?: FastPath;
   /**
    * Asks clients for a certificate and takes any, or none: TLS proves that a client owns the one it shows, and
    * whether it counts is the handler's to say. There is no resumption then, which would skip the proof.
@@ -111,6 +115,7 @@ export function createListener(options: ListenerOptions): Listener {
   });
   server.maxConnections = limits.maxConnections;
   server.maxHeadersCount = limits.maxHeaders;
+  const attachHttp = takeHttp(server);
   // Node's types do not know it yet.
   Object.assign(server, { dropMaxConnection: true });
   const connections = trackConnections(server);
@@ -126,6 +131,7 @@ export function createListener(options: ListenerOptions): Listener {
   });
   server.on("secureConnection", () => observe("handshake"));
   server.on("OCSPRequest", contexts.answerOcspRequest);
+  server.on("secureConnection", startWith(options, server, connections, attachHttp));
   server.on("drop", () => observe("connection-dropped"));
   server.on("tlsClientError", (_error, socket) => {
     observe("handshake-failed");
@@ -151,6 +157,41 @@ export function createListener(options: ListenerOptions): Listener {
     server.setTicketKeys(Buffer.from(options.ticketKeys?.current() ?? []));
   });
   return { listen: (at) => listen(server, at), drain: (ms) => connections.drain(ms) };
+}
+
+/** What node:https does with a connection once it is secure: it is to be done later, or not at all. */
+function takeHttp(server: Server): (socket: TLSSocket) => void {
+  const [attach, ...others] = server.listeners("secureConnection");
+  if (attach === undefined || others.length > 0) {
+    throw new TypeError("node:https takes its connections in another way than is known here");
+  }
+  server.removeAllListeners("secureConnection");
+  return (socket) => {
+    Reflect.apply(attach, server, [socket]);
+  };
+}
+
+/** The fast path first where there is one. */
+function startWith(
+  { fastPath, limits }: ListenerOptions,
+  server: Server,
+  connections: Connections,
+  toHttp: (socket: TLSSocket) => void,
+): (socket: TLSSocket) => void {
+  /** As node:http says it of its own. */
+  const tooLate = (socket: TLSSocket): void => {
+    const error = Object.assign(new Error("too late"), { code: "ERR_HTTP_REQUEST_TIMEOUT" });
+    server.emit("clientError", error, socket);
+  };
+  return (socket) => {
+    if (socket.destroyed) return;
+    if (fastPath === undefined) {
+      toHttp(socket);
+      return;
+    }
+    const onLeave = (): void => connections.setFast(socket, undefined);
+    connections.setFast(socket, fastPath(socket, { limits, toHttp, tooLate }, onLeave));
+  };
 }
 
 function serverOptions(limits: ListenerLimits): ServerOptions {

@@ -116,6 +116,10 @@ const edge = {
     1_000_000,
     10_000,
   ),
+  fastPath: Type.Boolean({
+    description: "forwards what is plainly admitted past node:http (docs/tls.md); off is slower",
+    default: true,
+  }),
   fallbackUrl: Type.Optional(
     Type.String({
       description: "link that the page offers those whom it cannot help, https://…",

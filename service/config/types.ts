@@ -58,6 +58,7 @@ export interface EdgeConfig {
   readonly grease: boolean;
   readonly maxBodyBytes: number;
   readonly maxUpstreamRequests: number;
+  readonly fastPath: boolean;
   readonly upstreamTimeoutSeconds: number;
   readonly authorize: { readonly headers: AuthorizeHeaders };
   readonly fallbackUrl?: string;

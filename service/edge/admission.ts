@@ -60,6 +60,10 @@ export interface AdmissionOptions {
 export interface Admission {
   /** @throws `TOKEN_STORE_UNAVAILABLE`, `TOKEN_ISSUER_BUSY` and anything unforeseen: the caller refuses the request */
   readonly decide: (request: AdmissionRequest) => Promise<AdmissionDecision>;
+  /** Where a clearance admits: nothing is spent, counted or challenged otherwise. */
+  readonly byClearance: (
+    request: Pick<AdmissionRequest, "host" | "cookie">,
+  ) => Promise<Extract<AdmissionDecision, { kind: "admitted" }> | undefined>;
   /** The same for a token that did not come in an Authorization header. */
   readonly redeem: (request: AdmissionRequest, token: Uint8Array) => Promise<AdmissionDecision>;
 }
@@ -89,29 +93,25 @@ export function createAdmission(options: AdmissionOptions): Admission {
 
   function challenge(request: AdmissionRequest, error: StileError): AdmissionDecision {
     metrics.challenges.inc({ reason: error.code });
-    return { kind: "challenged", error: asUnauthorized(error), wwwAuthenticate: header(request) };
+    return {
+      kind: "challenged",
+      error: asUnauthorized(error),
+      wwwAuthenticate: wwwAuthenticateOf(options, request),
+    };
   }
 
-  function header(request: AdmissionRequest): string {
-    const scope = scopeOf(options, request);
-    const challenges = signingKeys(options).map(({ tokenType, publicKeySpki }) => ({
-      challenge: options.challenger.challenge(scope, tokenType),
-      tokenKey: publicKeySpki,
-      maxAgeSeconds: options.challengeMaxAgeSeconds,
-    }));
-    const { grease } = options;
-    return formatWwwAuthenticate(
-      grease === undefined ? challenges : withGrease(challenges, grease),
-    );
-  }
+  const byClearance: Admission["byClearance"] = async ({ cookie, host }) => {
+    if (!(await options.clearance.isValid(host, cookie))) return undefined;
+    metrics.admissions.inc({ by: "clearance" });
+    return { kind: "admitted", by: "clearance" };
+  };
 
   return {
     redeem,
+    byClearance,
     decide: async (request) => {
-      if (await options.clearance.isValid(request.host, request.cookie)) {
-        metrics.admissions.inc({ by: "clearance" });
-        return { kind: "admitted", by: "clearance" };
-      }
+      const cleared = await byClearance(request);
+      if (cleared !== undefined) return cleared;
       let token: Uint8Array | undefined;
       try {
         const { authorization } = request;
@@ -124,6 +124,17 @@ export function createAdmission(options: AdmissionOptions): Admission {
       return challenge(request, new StileError("SERVICE_TOKEN_REQUIRED", "a token is required"));
     },
   };
+}
+
+function wwwAuthenticateOf(options: AdmissionOptions, request: AdmissionRequest): string {
+  const scope = scopeOf(options, request);
+  const challenges = signingKeys(options).map(({ tokenType, publicKeySpki }) => ({
+    challenge: options.challenger.challenge(scope, tokenType),
+    tokenKey: publicKeySpki,
+    maxAgeSeconds: options.challengeMaxAgeSeconds,
+  }));
+  const { grease } = options;
+  return formatWwwAuthenticate(grease === undefined ? challenges : withGrease(challenges, grease));
 }
 
 /** The token may be good and is not spent: asking for another would waste it. */

@@ -15,7 +15,8 @@ import type { Composition } from "../sidecar.ts";
 import { createAdmission } from "./admission.ts";
 import { type Clearance, createClearance } from "./clearance.ts";
 import { createCors } from "./cors.ts";
-import { createGate } from "./gate.ts";
+import { createFastGate, createGate } from "./gate.ts";
+import { createEdgeFastPath } from "./fast-path.ts";
 import { createEdgeHandler, type EdgeHandler } from "./handler.ts";
 import { composePage } from "../web/compose.ts";
 import { registerEdgeRoutes } from "./routes.ts";
@@ -70,9 +71,10 @@ export async function composeEdge(
     proxies,
     ...(page === undefined ? {} : { page }),
   });
+  const cors = createCors(edge.cors.origins);
   const handler = createEdgeHandler({
     ...(page === undefined ? {} : { page }),
-    cors: createCors(edge.cors.origins),
+    cors,
     hosts: edge.hosts,
     gate: createGate({ rules, mode: edge.mode, admission, metrics }),
     forwarder,
@@ -80,8 +82,19 @@ export async function composeEdge(
     log,
     proxies,
   });
+  const gate = createFastGate({ rules, admission, metrics });
+  const { hosts } = edge;
+  const fastPath = createEdgeFastPath({
+    hosts,
+    gate,
+    cors,
+    forwarder,
+    log,
+    clock: composition.clock,
+    proxies,
+  });
   return {
-    handler,
+    handler: edge.fastPath ? { ...handler, fastPath } : handler,
     publicJwk: await clearance.publicJwk(),
     clearanceKeyPem: clearance.publicPem,
   };

@@ -5,9 +5,13 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 
+interface WithOrigin {
+  readonly headers: { readonly origin?: string | undefined };
+}
+
 export interface Cors {
   /** Headers of an answer of ours to this request: none for an origin that is not listed. */
-  readonly headersFor: (request: IncomingMessage) => Readonly<Record<string, string>>;
+  readonly headersFor: (request: WithOrigin) => Readonly<Record<string, string>>;
   /** Answers a preflight of a listed origin. @returns whether it was one */
   readonly answerPreflight: (request: IncomingMessage, response: ServerResponse) => boolean;
 }
@@ -21,7 +25,7 @@ const MAX_NAMES_LENGTH = 1_024;
 /** @param origins as browsers spell them: scheme, host, and port where it is not the default */
 export function createCors(origins: readonly string[]): Cors {
   const listed: ReadonlySet<string> = new Set(origins);
-  const originOf = ({ headers: { origin } }: IncomingMessage): string | undefined =>
+  const originOf = ({ headers: { origin } }: WithOrigin): string | undefined =>
     origin !== undefined && listed.has(origin) ? origin : undefined;
   const headersFor: Cors["headersFor"] = (request) => {
     if (listed.size === 0) return {};

@@ -1,9 +1,14 @@
 /** What of a client's credentials is the application's own: all but the token and the clearance. */
-import type { IncomingHttpHeaders } from "node:http";
 import { withoutClearanceCookie } from "./clearance.ts";
 
 /** Without what would be empty. */
-export function credentialsForUpstream({ authorization, cookie }: IncomingHttpHeaders): {
+export function credentialsForUpstream({
+  authorization,
+  cookie,
+}: {
+  readonly authorization?: string | undefined;
+  readonly cookie?: string | undefined;
+}): {
   readonly authorization?: string;
   readonly cookie?: string;
 } {

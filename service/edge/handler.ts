@@ -4,32 +4,28 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
-import { TLSSocket } from "node:tls";
-import { checkRequestHead, type Forwarder, tlsExporter } from "../../tls/index.ts";
+import { checkRequestHead, type FastPath, type Forwarder } from "../../tls/index.ts";
 import { StileError } from "../../wire/index.ts";
 import { errorFields, type Log } from "../log.ts";
 import { type Problem, problemOf } from "../problems.ts";
-import type { AdmissionDecision, AdmissionRequest } from "./admission.ts";
-import { credentialsForUpstream } from "./credentials.ts";
+import type { AdmissionDecision } from "./admission.ts";
 import type { Cors } from "./cors.ts";
 import type { Gate } from "./gate.ts";
-import { networkOf, normalHost } from "./host.ts";
+import { normalHost } from "./host.ts";
 import { isQuestion } from "./question.ts";
 import { type PageFor, refuse, refuseUpgrade } from "./refusal.ts";
-import type { JudgedRequest } from "./rules.ts";
+import {
+  admissionRequest,
+  clearanceHeaders,
+  factsOf,
+  forwardedHeaders,
+  isOwnPath,
+  judgedRequest,
+  type RequestFacts,
+} from "./request-facts.ts";
 import type { TrustedProxies } from "./trusted-proxies.ts";
 
-/** Prefixes and paths that Stile answers itself, whatever the host. */
-const OWN_PREFIXES = ["/.stile/", "/attest/"] as const;
-const OWN_PATHS: ReadonlySet<string> = new Set([
-  "/token-request",
-  "/.well-known/private-token-issuer-directory",
-  "/.well-known/jwks.json",
-]);
-
-type Admitted = Extract<AdmissionDecision, { kind: "admitted" }>;
 type Challenged = Extract<AdmissionDecision, { kind: "challenged" }>;
-type ForwardExtra = Parameters<Forwarder["forward"]>[2];
 
 export interface EdgeOptions {
   readonly hosts: readonly string[];
@@ -47,6 +43,8 @@ export interface EdgeOptions {
 export interface EdgeHandler {
   readonly handle: (request: IncomingMessage, response: ServerResponse) => void;
   readonly upgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
+  /** For requests that are plainly to be forwarded, where there is such a path. */
+  readonly fastPath?: FastPath;
 }
 
 export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
@@ -64,13 +62,14 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
     if (isOwnPath(request.url ?? "/")) {
       return options.ownEndpoints(request, response.setHeaders(new Map(Object.entries(cors))));
     }
-    const decision = await askGate(options, request, host);
+    const facts = factsOf(request, options.proxies);
+    const decision = await askGate(options, facts, host);
     if (decision.kind === "challenged") {
       challenge(options, request, response, { decision, cors });
       return;
     }
     try {
-      await options.forwarder.forward(request, response, forwardExtra(options, request, decision));
+      await options.forwarder.forward(request, response, forwardedHeaders(facts, decision));
     } catch (error) {
       // The token is spent whatever became of the request: the client is not to pay again.
       refuse(request, response, noted(error), { ...cors, ...clearanceHeaders(decision) });
@@ -79,15 +78,15 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
 
   async function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     const host = checkedHost(request);
-    const decision = await askGate(options, request, host);
+    const facts = factsOf(request, options.proxies);
+    const decision = await askGate(options, facts, host);
     if (decision.kind === "challenged") {
       const headers = { "www-authenticate": decision.wwwAuthenticate };
       refuseUpgrade(socket, problemOf(decision.error), headers);
       return;
     }
     try {
-      const extra = forwardExtra(options, request, decision);
-      await options.forwarder.upgrade(request, socket, head, extra);
+      await options.forwarder.upgrade(request, socket, head, forwardedHeaders(facts, decision));
     } catch (error) {
       refuseUpgrade(socket, noted(error), clearanceHeaders(decision));
     }
@@ -110,25 +109,11 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
 }
 
 function askGate(
-  { gate, proxies }: EdgeOptions,
-  request: IncomingMessage,
+  { gate }: EdgeOptions,
+  facts: RequestFacts,
   host: string,
 ): Promise<AdmissionDecision> {
-  const address = proxies.clientAddress(request);
-  // Clients share a proxy's connection: it says nothing about any of them.
-  const isProxied = proxies.isProxied(request);
-  return gate(judgedRequest(request, host, address), () =>
-    admissionRequest(request, host, { address, isProxied }),
-  );
-}
-
-function forwardExtra(
-  { proxies }: EdgeOptions,
-  request: IncomingMessage,
-  decision: Admitted,
-): ForwardExtra {
-  const clientAddress = proxies.clientAddress(request);
-  return { ...forwardedHeaders(request, decision), clientAddress };
+  return gate(judgedRequest(facts, host), () => admissionRequest(facts, host));
 }
 
 function challenge(
@@ -154,71 +139,8 @@ function createHostCheck(served: readonly string[]): (request: IncomingMessage) 
 }
 
 /** What is our fault or the upstream's is logged. */
-function notedProblem(log: Log, error: unknown): Problem {
+export function notedProblem(log: Log, error: unknown): Problem {
   const problem = problemOf(error);
   if (problem.status >= 500) log.write("warn", "edge.failed", errorFields(error));
   return problem;
-}
-
-function isOwnPath(url: string): boolean {
-  const query = url.indexOf("?");
-  const path = query < 0 ? url : url.slice(0, query);
-  return OWN_PATHS.has(path) || OWN_PREFIXES.some((prefix) => path.startsWith(prefix));
-}
-
-/** Headers that some frameworks take another method from: a rule for GET must not let in a DELETE. */
-const METHOD_OVERRIDES = ["x-http-method-override", "x-http-method", "x-method-override"] as const;
-
-function judgedRequest(
-  request: IncomingMessage,
-  host: string,
-  remoteAddress: string | undefined,
-): JudgedRequest {
-  return {
-    host,
-    method: request.method ?? "",
-    target: request.url ?? "",
-    remoteAddress,
-    isMethodOverridden: METHOD_OVERRIDES.some((name) => request.headers[name] !== undefined),
-  };
-}
-
-function admissionRequest(
-  request: IncomingMessage,
-  host: string,
-  client: { readonly address: string | undefined; readonly isProxied: boolean },
-): AdmissionRequest {
-  const idempotencyKey = request.headers["idempotency-key"];
-  return {
-    host,
-    cookie: request.headers.cookie,
-    authorization: request.headers.authorization,
-    idempotencyKey: typeof idempotencyKey === "string" ? idempotencyKey : undefined,
-    tlsExporter:
-      !client.isProxied && request.socket instanceof TLSSocket
-        ? tlsExporter(request.socket)
-        : undefined,
-    network: networkOf(client.address),
-  };
-}
-
-/**
- * What the upstream sees of the admission: how, never with what. The token and the clearance are taken
- * out; another scheme's Authorization goes through, since it is the application's own.
- */
-function forwardedHeaders(request: IncomingMessage, decision: Admitted): ForwardExtra {
-  const remove: string[] = [];
-  const requestHeaders: [string, string][] = [["Stile-Admission", decision.by]];
-  const kept = credentialsForUpstream(request.headers);
-  if (request.headers.cookie !== undefined) {
-    remove.push("cookie");
-    if (kept.cookie !== undefined) requestHeaders.push(["Cookie", kept.cookie]);
-  }
-  if (kept.authorization === undefined) remove.push("authorization");
-  const responseHeaders = Object.entries(clearanceHeaders(decision));
-  return { removeRequestHeaders: remove, requestHeaders, responseHeaders };
-}
-
-function clearanceHeaders(decision: Admitted): Record<string, string> {
-  return decision.clearance === undefined ? {} : { "Set-Cookie": decision.clearance.setCookie };
 }

@@ -20,6 +20,7 @@ import {
   createForwarder,
   createListener,
   DEFAULT_LISTENER_LIMITS,
+  type FastPath,
   fileCertificates,
   type Forwarder,
   type ForwarderOptions,
@@ -82,6 +83,8 @@ export interface EdgeOptions {
   readonly limits?: Partial<ListenerLimits>;
   readonly forwarder?: Partial<ForwarderOptions>;
   readonly extra?: Extra;
+  /** On unless it is said. */
+  readonly fastPath?: boolean;
   /** `refuse` unless it is said. */
   readonly unknownName?: "refuse" | "first";
   readonly ticketKeys?: TicketKeySource;
@@ -140,6 +143,9 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
       });
     },
     observe,
+    ...(process.env["STILE_TEST_GENERAL_PATH"] === undefined && options.fastPath !== false
+      ? { fastPath: fastPathOf(forwarder, extra, note) }
+      : {}),
   });
   const { port } = await listener.listen({ host: "127.0.0.1", port: 0 });
   const close = async (): Promise<void> => {
@@ -148,6 +154,21 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
     await forwarder.close();
   };
   return { port, listener, source, events, codes, close };
+}
+
+function fastPathOf(
+  forwarder: Forwarder,
+  extra: Extra,
+  note: (error: unknown) => string,
+): FastPath {
+  return forwarder.fastPath({
+    decide: () => ({ kind: "forward", extra }),
+    refusal: (error) => {
+      const body = note(error);
+      return { status: statusOf(body), reason: "x", headers: [], body };
+    },
+    clock: Date.now,
+  });
 }
 
 async function handle(

@@ -23,6 +23,8 @@ import {
   talk,
 } from "../support/tls-edges.ts";
 
+/** What is about connections that clients share: the fast path has none (test/tls/splice). */
+const general = { fastPath: false } as const;
 const run = promisify(execFile);
 const HOST = "Host: a.example\r\n";
 const GET = `GET / HTTP/1.1\r\n${HOST}Connection: close\r\n\r\n`;
@@ -256,13 +258,13 @@ describe("upstream connections", () => {
     const edge = await edgeBefore((request, response) => {
       ports.add(request.socket.remotePort);
       response.end("ok");
-    });
+    }, general);
     for (let i = 0; i < 5; i += 1) await talk(edge, GET);
     expect(ports.size).toBe(1);
   });
 
   test("retries GET once on a fresh connection where a kept one was closed", async () => {
-    const edge = await edgeBeforeRaw(staleOnce);
+    const edge = await edgeBeforeRaw(staleOnce, general);
     expect(await talk(edge, GET)).toMatch(/ok$/);
     expect(await talk(edge, GET)).toMatch(/ok$/);
     expect(edge.codes).toStrictEqual([]);
@@ -283,7 +285,7 @@ describe("upstream connections", () => {
     ["GET with a body", `GET / HTTP/1.1\r\n${HOST}Connection: close\r\nContent-Length: 1\r\n\r\nx`],
     ["DELETE", `DELETE / HTTP/1.1\r\n${HOST}Connection: close\r\n\r\n`],
   ])("never retries %s", async (_name, text) => {
-    const edge = await edgeBeforeRaw(staleOnce);
+    const edge = await edgeBeforeRaw(staleOnce, general);
     expect(await talk(edge, GET)).toMatch(/ok$/);
     expect(await talk(edge, text)).toMatch(/^HTTP\/1.1 502 /);
     expect(edge.codes).toStrictEqual(["TLS_UPSTREAM_UNREACHABLE"]);

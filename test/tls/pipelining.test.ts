@@ -1,4 +1,4 @@
-/** What one connection, and all of them together, can have done at the upstream at once. */
+/** What one connection, and all of them together, can have done at the upstream at once: the general path. */
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
@@ -28,7 +28,7 @@ describe("pipelined requests", () => {
           response.end("answered.");
         }, 5);
       },
-      { limits: { maxPipelined: 4 } },
+      { fastPath: false, limits: { maxPipelined: 4 } },
     );
     const socket = await open(edge.port);
     const count = 200;
@@ -45,6 +45,7 @@ describe("pipelined requests", () => {
   test("are not read without end while the first waits for its answer", async () => {
     const held: ServerResponse[] = [];
     const edge = await edgeBefore((_request, response) => held.push(response), {
+      fastPath: false,
       limits: { maxPipelined: 4 },
     });
     let parsed = 0;
@@ -69,6 +70,7 @@ describe("an upstream with as many requests as it may have", () => {
   test("gets no more; the client is told, and the next one is served", async () => {
     const held: ServerResponse[] = [];
     const edge = await edgeBefore((_request, response) => held.push(response), {
+      fastPath: false,
       forwarder: { maxUnderWay: 2 },
     });
     const socket = await open(edge.port);

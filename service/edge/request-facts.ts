@@ -1,0 +1,109 @@
+/** What is decided from, of a request: the same for one of node:http and for one of the fast path. */
+import type { IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
+import { TLSSocket } from "node:tls";
+import { type ForwardExtra, type RequestHead, tlsExporter } from "../../tls/index.ts";
+import type { AdmissionDecision, AdmissionRequest } from "./admission.ts";
+import { credentialsForUpstream } from "./credentials.ts";
+import { networkOf } from "./host.ts";
+import type { JudgedRequest } from "./rules.ts";
+import type { TrustedProxies } from "./trusted-proxies.ts";
+
+export interface RequestFacts {
+  readonly method: string;
+  readonly target: string;
+  /** The value of a header, by its name in lower case. */
+  readonly field: (name: string) => string | undefined;
+  readonly socket: Socket;
+  /** As {@link TrustedProxies} tells it. */
+  readonly clientAddress: string | undefined;
+  /** Clients share a proxy's connection: it says nothing about any of them. */
+  readonly isProxied: boolean;
+}
+
+type Admitted = Extract<AdmissionDecision, { kind: "admitted" }>;
+
+/** Prefixes and paths that Stile answers itself, whatever the host. */
+const OWN_PREFIXES = ["/.stile/", "/attest/"] as const;
+const OWN_PATHS: ReadonlySet<string> = new Set([
+  "/token-request",
+  "/.well-known/private-token-issuer-directory",
+  "/.well-known/jwks.json",
+]);
+/** Headers that some frameworks take another method from: a rule for GET must not let in a DELETE. */
+const METHOD_OVERRIDES = ["x-http-method-override", "x-http-method", "x-method-override"] as const;
+
+export function factsOf(request: IncomingMessage, proxies: TrustedProxies): RequestFacts {
+  const { headers, method = "", socket, url = "" } = request;
+  const field = (name: string): string | undefined => {
+    const value = headers[name];
+    return typeof value === "string" ? value : undefined;
+  };
+  const clientAddress = proxies.clientAddress(request);
+  return {
+    method,
+    target: url,
+    field,
+    socket,
+    clientAddress,
+    isProxied: proxies.isProxied(request),
+  };
+}
+
+/** Of a client that is connected itself. */
+export function factsOfHead({ fields, method, target }: RequestHead, socket: Socket): RequestFacts {
+  const { remoteAddress: clientAddress } = socket;
+  const field = (name: string): string | undefined => fields.get(name);
+  return { method, target, field, socket, clientAddress, isProxied: false };
+}
+
+export function isOwnPath(target: string): boolean {
+  const query = target.indexOf("?");
+  const path = query < 0 ? target : target.slice(0, query);
+  return OWN_PATHS.has(path) || OWN_PREFIXES.some((prefix) => path.startsWith(prefix));
+}
+
+export function judgedRequest(facts: RequestFacts, host: string): JudgedRequest {
+  return {
+    host,
+    method: facts.method,
+    target: facts.target,
+    remoteAddress: facts.clientAddress,
+    isMethodOverridden: METHOD_OVERRIDES.some((name) => facts.field(name) !== undefined),
+  };
+}
+
+export function admissionRequest(facts: RequestFacts, host: string): AdmissionRequest {
+  const { clientAddress, field, isProxied, socket } = facts;
+  return {
+    host,
+    cookie: field("cookie"),
+    authorization: field("authorization"),
+    idempotencyKey: field("idempotency-key"),
+    tlsExporter: !isProxied && socket instanceof TLSSocket ? tlsExporter(socket) : undefined,
+    network: networkOf(clientAddress),
+  };
+}
+
+/**
+ * What the upstream sees of the admission: how, never with what. The token and the clearance are taken
+ * out; another scheme's Authorization goes through, since it is the application's own.
+ */
+export function forwardedHeaders(facts: RequestFacts, decision: Admitted): ForwardExtra {
+  const { clientAddress, field } = facts;
+  const remove: string[] = [];
+  const requestHeaders: [string, string][] = [["Stile-Admission", decision.by]];
+  const sent = { authorization: field("authorization"), cookie: field("cookie") };
+  const kept = credentialsForUpstream(sent);
+  if (sent.cookie !== undefined) {
+    remove.push("cookie");
+    if (kept.cookie !== undefined) requestHeaders.push(["Cookie", kept.cookie]);
+  }
+  if (kept.authorization === undefined) remove.push("authorization");
+  const responseHeaders = Object.entries(clearanceHeaders(decision));
+  return { removeRequestHeaders: remove, requestHeaders, responseHeaders, clientAddress };
+}
+
+export function clearanceHeaders(decision: Admitted): Record<string, string> {
+  return decision.clearance === undefined ? {} : { "Set-Cookie": decision.clearance.setCookie };
+}

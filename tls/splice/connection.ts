@@ -1,0 +1,398 @@
+/**
+ * One client connection in the fast path: reads a head, has it decided, passes the request on and its answer
+ * back, then reads the next. One request at a time; what a client pipelines waits, and is not read on.
+ * It decides nothing: what is not plainly a request to forward leaves for node:http with every byte of it.
+ */
+import type { TLSSocket } from "node:tls";
+import { StileError } from "../../wire/index.ts";
+import type { ForwardExtra } from "../forwarder.ts";
+import { asUpstreamError } from "../upstream.ts";
+import { inChunks, joined, writeOut } from "./pieces.ts";
+import { parseRequestHead, type RequestHead } from "./request-head.ts";
+import type { ResponseHead } from "./response-head.ts";
+import type { FastConnection, FastDecision, FastPathHost, SpliceContext } from "./splicer.ts";
+import { UpstreamSlot } from "./upstream-slot.ts";
+import {
+  addedLines,
+  answerText,
+  type ConnectionExtra,
+  isReframed,
+  writeRequestHead,
+  writeResponseHead,
+} from "./write-head.ts";
+
+const NOTHING: Buffer = Buffer.alloc(0);
+/** A refused request with a body up to this size keeps its connection; a larger one is not read. */
+const MAX_DISCARDED_BYTES = 65_536;
+/** A head that comes in more pieces is node:http's: to look at it anew with each is work without bound. */
+const MAX_HEAD_PIECES = 16;
+/** Node adds a second to what it promises, against the client's clock being slow. */
+const KEEP_ALIVE_GRACE_MS = 1_000;
+const RETRYABLE_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD"]);
+
+interface Exchange {
+  readonly head: RequestHead;
+  readonly extra: ForwardExtra;
+  /** Header lines that the caller adds to the answer. */
+  readonly added: string;
+  /** For a second attempt; undefined where there must be none. */
+  again: Buffer | undefined;
+  isHeadOut: boolean;
+  isReframed: boolean;
+}
+
+/**
+ * `discard`: refused, but the client sends its body. `full`: answered, but the client has to read first. `closing`: the last answer is on its way. `left`: closed, or
+ * somebody else's.
+ */
+type State = "head" | "deciding" | "exchange" | "discard" | "full" | "closing" | "left";
+
+export class SplicedConnection implements FastConnection {
+  readonly #context: SpliceContext;
+  readonly #socket: TLSSocket;
+  readonly #host: FastPathHost;
+  readonly #onLeave: () => void;
+  /** A dual-stack socket writes IPv4 addresses as ::ffff:192.0.2.1. */
+  readonly #remoteAddress: string | undefined;
+  readonly #upstream: UpstreamSlot;
+  #state: State = "head";
+  /** What was read and belongs to no body: the head to come, and whatever is pipelined. */
+  #pending: Buffer = NOTHING;
+  #pieces = 0;
+  /** Bytes that the client has yet to send of the body of the request under way. */
+  #bodyLeft = 0;
+  #answers = 0;
+  #exchange: Exchange | undefined;
+  #isLast = false;
+  /** Round in which the head began, or in which the wait for it did. */
+  #begun: number;
+  /** Round in which the client last took or sent anything. */
+  #active: number;
+
+  constructor(context: SpliceContext, socket: TLSSocket, host: FastPathHost, onLeave: () => void) {
+    this.#context = context;
+    this.#socket = socket;
+    this.#host = host;
+    this.#onLeave = onLeave;
+    this.#remoteAddress = socket.remoteAddress?.replace(/^::ffff:(?=[0-9.]+$)/i, "");
+    this.#begun = context.now();
+    this.#active = this.#begun;
+    this.#upstream = new UpstreamSlot(context, {
+      onPart: (head, content, isEnd) => this.#pass(head, content, isEnd),
+      onFailure: (error) => this.#onLinkFailure(error),
+      onSilence: () => this.#onLinkSilence(),
+      onDrain: () => this.#readOn(),
+    });
+    socket.on("data", this.#onData);
+    socket.on("drain", this.#onDrain);
+    socket.on("end", this.#onEnd);
+    socket.on("error", this.#onError);
+    socket.on("close", this.#onClose);
+  }
+
+  readonly isIdle = (): boolean => this.#state === "head";
+  readonly isAnswering = (): boolean => this.#exchange?.isHeadOut ?? false;
+  readonly endAfterAnswer = (): void => {
+    this.#isLast = true;
+  };
+
+  readonly #onData = (chunk: Buffer): void => {
+    if (this.#state === "closing" || this.#state === "left") return;
+    this.#active = this.#context.now();
+    const rest = this.#bodyLeft > 0 ? this.#takeBody(chunk) : chunk;
+    if (rest.length === 0) return;
+    this.#hold(rest);
+    if (this.#state === "head") this.#readHead();
+    else this.#socket.pause();
+  };
+
+  readonly #onDrain = (): void => {
+    this.#active = this.#context.now();
+    this.#upstream.link?.resume();
+    if (this.#state === "full") this.#next();
+  };
+
+  /** The listener's connections are not half-open: nothing can be answered any more. */
+  readonly #onEnd = (): void => {
+    if (this.#state !== "head" || this.#pending.length > 0) this.#socket.destroy();
+  };
+
+  readonly #onError = (): void => {
+    this.#socket.destroy();
+  };
+
+  readonly #onClose = (): void => this.#leave();
+
+  /** @returns what follows the body */
+  #takeBody(chunk: Buffer): Buffer {
+    const taken = Math.min(chunk.length, this.#bodyLeft);
+    this.#bodyLeft -= taken;
+    if (this.#state === "discard") {
+      if (this.#bodyLeft === 0) this.#next();
+    } else if (this.#upstream.link?.write(chunk.subarray(0, taken)) === false) this.#socket.pause();
+    return chunk.subarray(taken);
+  }
+
+  #hold(bytes: Buffer): void {
+    if (this.#pending.length === 0) {
+      this.#pending = bytes;
+      this.#pieces = 1;
+      this.#begun = this.#context.now();
+    } else {
+      this.#pending = Buffer.concat([this.#pending, bytes]);
+      this.#pieces += 1;
+    }
+  }
+
+  #readHead(): void {
+    const head = parseRequestHead(this.#pending, this.#host.limits);
+    if (head.kind === "incomplete" && this.#pieces <= MAX_HEAD_PIECES) {
+      this.#socket.resume();
+      return;
+    }
+    const isOurs =
+      head.kind === "head" && (head.contentLength ?? 0) <= this.#context.forwarder.maxBodyBytes;
+    if (!isOurs) {
+      this.#handOver();
+      return;
+    }
+    this.#state = "deciding";
+    this.#context
+      .decide(head, this.#socket)
+      .then(
+        (decision) => this.#act(head, decision),
+        // Whatever it was, the general path meets it as well and says so.
+        () => this.#act(head, { kind: "other" }),
+      )
+      .catch(() => this.#socket.destroy());
+  }
+
+  #act(head: RequestHead, decision: FastDecision): void {
+    if (this.#state !== "deciding") return;
+    if (decision.kind === "other") {
+      this.#handOver();
+      return;
+    }
+    this.#state = "exchange";
+    this.#pending = this.#pending.subarray(head.length);
+    if (!head.keepAlive) this.#isLast = true;
+    const exchange: Exchange = {
+      head,
+      extra: decision.extra,
+      added: addedLines(decision.extra.responseHeaders),
+      again: undefined,
+      isHeadOut: false,
+      isReframed: false,
+    };
+    this.#bodyLeft = head.contentLength ?? 0;
+    const bytes = this.#requestBytes(exchange);
+    this.#exchange = exchange;
+    if (this.#context.underWay.enter()) {
+      this.#forward(exchange, bytes);
+      return;
+    }
+    const busy = "the upstream has as many requests as it may";
+    this.#refuse(exchange, new StileError("TLS_UPSTREAM_BUSY", busy));
+  }
+
+  /** The head with what has come of the body. */
+  #requestBytes(exchange: Exchange): Buffer {
+    const { extra, head } = exchange;
+    const text = writeRequestHead(head, {
+      remove: extra.removeRequestHeaders,
+      add: extra.requestHeaders,
+      remoteAddress: this.#remoteAddress,
+    });
+    const taken = Math.min(this.#bodyLeft, this.#pending.length);
+    const bytes = joined(text, taken === 0 ? [] : [this.#pending.subarray(0, taken)]);
+    this.#pending = this.#pending.subarray(taken);
+    this.#bodyLeft -= taken;
+    const isBodyless = (head.contentLength ?? 0) === 0;
+    if (isBodyless && RETRYABLE_METHODS.has(head.method)) exchange.again = bytes;
+    return bytes;
+  }
+
+  #forward({ head }: Exchange, bytes: Buffer): void {
+    const link = this.#upstream.take();
+    if (link.begin(head.method, bytes) && this.#pending.length === 0) this.#socket.resume();
+    else this.#socket.pause();
+  }
+
+  #readOn(): void {
+    if (this.#state === "exchange" && this.#pending.length === 0) this.#socket.resume();
+  }
+
+  /** Part of the answer, from the upstream to the client. */
+  #pass(head: ResponseHead | undefined, content: Buffer[], isEnd: boolean): void {
+    const exchange = this.#exchange;
+    if (exchange === undefined) return;
+    let text = "";
+    if (head !== undefined) {
+      text = this.#answerHead(exchange, head);
+      exchange.isHeadOut = true;
+      exchange.isReframed = isReframed(head) && exchange.head.method !== "HEAD";
+    }
+    const isTaken = writeOut(
+      this.#socket,
+      text,
+      exchange.isReframed ? inChunks(content, isEnd) : content,
+    );
+    if (isEnd) this.#finish();
+    else if (!isTaken) this.#upstream.link?.pause();
+  }
+
+  #answerHead(exchange: Exchange, head: ResponseHead): string {
+    // The rest of a body that nobody reads would be taken for the next request.
+    if (this.#bodyLeft > 0) this.#isLast = true;
+    return writeResponseHead(head, exchange.added, this.#connectionExtra());
+  }
+
+  #connectionExtra(): ConnectionExtra {
+    const seconds = Math.floor(this.#host.limits.keepAliveTimeoutMs / 1_000);
+    return {
+      keepAliveSeconds: this.#isLast ? undefined : seconds,
+      date: () => new Date(this.#context.clock()).toUTCString(),
+    };
+  }
+
+  /** The answer is whole. */
+  #finish(): void {
+    this.#exchange = undefined;
+    this.#answers += 1;
+    this.#context.underWay.leave();
+    if (this.#bodyLeft > 0 || this.#isLast) this.#upstream.destroy();
+    else this.#upstream.keep();
+    this.#next();
+  }
+
+  /** On to what the client asks next, once it has read what it asked before. */
+  #next(): void {
+    if (this.#isLast) {
+      this.#state = "closing";
+      this.#pending = NOTHING;
+      this.#socket.resume();
+      this.#socket.destroySoon();
+      return;
+    }
+    if (this.#socket.writableNeedDrain) {
+      this.#state = "full";
+      this.#socket.pause();
+      return;
+    }
+    this.#state = "head";
+    this.#bodyLeft = 0;
+    this.#begun = this.#context.now();
+    this.#pieces = 1;
+    if (this.#pending.length > 0) this.#readHead();
+    else this.#socket.resume();
+  }
+
+  #onLinkFailure(error: Error): void {
+    const exchange = this.#exchange;
+    if (exchange === undefined) return;
+    const { again } = exchange;
+    const { link } = this.#upstream;
+    // It may have been closed by the upstream just as it was used again.
+    if (again !== undefined && link?.isReused === true && !link.hasAnswered) {
+      exchange.again = undefined;
+      this.#upstream.renew().begin(exchange.head.method, again);
+      return;
+    }
+    this.#context.underWay.leave();
+    this.#refuse(exchange, asUpstreamError(error));
+  }
+
+  #onLinkSilence(): void {
+    const exchange = this.#exchange;
+    if (exchange === undefined) return;
+    // The upstream is not to blame where it waits for a body that the client does not send.
+    if (this.#bodyLeft > 0 && this.#upstream.link?.isBlocked !== true) {
+      this.#socket.destroy();
+      return;
+    }
+    this.#upstream.destroy();
+    this.#context.underWay.leave();
+    this.#refuse(
+      exchange,
+      new StileError("TLS_UPSTREAM_TIMEOUT", "the upstream did not answer in time"),
+    );
+  }
+
+  /** The exchange has failed and is counted no more. */
+  #refuse(exchange: Exchange, error: StileError): void {
+    this.#exchange = undefined;
+    if (this.#bodyLeft > MAX_DISCARDED_BYTES) this.#isLast = true;
+    // Asked for in any case: it is also how the caller hears of it.
+    const answer = this.#context.refusal(error, exchange.head, exchange.extra);
+    if (exchange.isHeadOut) {
+      // Part of the answer is out: only cutting the connection tells the client that it is not whole.
+      this.#socket.destroy();
+      return;
+    }
+    const text = answerText(answer, exchange.head.method, this.#connectionExtra());
+    this.#socket.write(text);
+    this.#answers += 1;
+    if (this.#bodyLeft === 0 || this.#isLast) this.#next();
+    else {
+      this.#state = "discard";
+      this.#socket.resume();
+    }
+  }
+
+  /** Everything that is not answered goes with it. */
+  #handOver(): void {
+    const socket = this.#socket;
+    const pending = this.#pending;
+    socket.pause();
+    this.#leave();
+    socket.off("data", this.#onData);
+    socket.off("drain", this.#onDrain);
+    socket.off("end", this.#onEnd);
+    socket.off("close", this.#onClose);
+    if (!socket.destroyed) {
+      if (pending.length > 0) socket.unshift(pending);
+      this.#host.toHttp(socket);
+      socket.off("error", this.#onError);
+      socket.resume();
+    }
+  }
+
+  #leave(): void {
+    if (this.#state === "left") return;
+    this.#state = "left";
+    if (this.#exchange !== undefined) {
+      this.#exchange = undefined;
+      this.#context.underWay.leave();
+    }
+    this.#upstream.destroy();
+    this.#pending = NOTHING;
+    this.#onLeave();
+  }
+
+  /** Called by the sweep, which is as precise as Node's own check of these times. */
+  checkTime(): void {
+    const { limits } = this.#host;
+    const now = this.#context.now();
+    const isOver = (since: number, ms: number): boolean =>
+      (now - since) * limits.timeoutCheckMs > ms;
+    if (this.#state === "head") {
+      const isWaiting = this.#pending.length === 0 && this.#answers > 0;
+      if (!isWaiting && isOver(this.#begun, limits.headersTimeoutMs)) this.#tooLate();
+      else if (isWaiting && isOver(this.#begun, limits.keepAliveTimeoutMs + KEEP_ALIVE_GRACE_MS)) {
+        this.#socket.destroy();
+      }
+      return;
+    }
+    const isBodyMissing = this.#bodyLeft > 0;
+    if (isBodyMissing && isOver(this.#begun, limits.requestTimeoutMs)) this.#tooLate();
+    const isClientsTurn = isBodyMissing || this.#socket.writableLength > 0;
+    if (isClientsTurn && isOver(this.#active, limits.idleTimeoutMs)) this.#socket.destroy();
+  }
+
+  #tooLate(): void {
+    const isAnswering = this.isAnswering();
+    this.#leave();
+    if (isAnswering) this.#socket.destroy();
+    else this.#host.tooLate(this.#socket);
+  }
+}
