@@ -49,8 +49,11 @@ const METHODS: ReadonlySet<string> = new Set([
 ]);
 /** A body here is legal and read by some servers only (RFC 9110 §9.3.1). */
 const WITHOUT_BODY: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS"]);
-/** What RFC 3986 allows in a path and a query, and the brackets that everybody sends. */
-const REQUEST_LINE = /^([A-Z]{3,7}) (\/[A-Za-z0-9._~!$&'()*+,;=:@/?%[\]-]*) HTTP\/1\.1$/;
+/**
+ * What RFC 3986 allows in a path and a query, and the brackets that everybody sends. Two slashes at its start
+ * are a path here and an authority to those who resolve it as a reference.
+ */
+const REQUEST_LINE = /^([A-Z]{3,7}) (\/(?!\/)[A-Za-z0-9._~!$&'()*+,;=:@/?%[\]-]*) HTTP\/1\.1$/;
 /**
  * Escapes that are none, encoded controls, and segments that name another place: nginx answers 400 to some of
  * them and rewrites others.
