@@ -1,7 +1,7 @@
 /**
  * `npm run bench`: what Stile costs, as ratios to what the machine can do, all in one run. The floors are
  * `openssl speed`, a bare server of the same runtime, and node:crypto alone. Bounded: about two minutes.
- * `--only edge`, `issuance`, `store`, `haproxy`, `attest` or `page` runs one part.
+ * `--only edge`, `issuance`, `store`, `haproxy`, `tls`, `attest` or `page` runs one part.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, cpus, tmpdir } from "node:os";
@@ -17,6 +17,7 @@ import { clearanceHeader, getRequest, tokenHeaders } from "./requests.ts";
 import { type BenchServer, startServer } from "./servers.ts";
 import { benchPage } from "./page.ts";
 import { benchSpentStore } from "./spent-store.ts";
+import { benchTls } from "./tls.ts";
 
 const CONNECTIONS = 32;
 const REQUESTS = 20_000;
@@ -30,6 +31,7 @@ const PARTS = {
   issuance: runIssuance,
   store: runStore,
   haproxy: runHaproxy,
+  tls: benchTls,
   attest: runAttest,
   page: runPage,
 } as const;
@@ -127,7 +129,8 @@ async function measureUnderLoad(sidecar: BenchServer, fullRate: number): Promise
 
 async function runIssuance(): Promise<void> {
   const upstream = await start("upstream", []);
-  await benchIssuance(() => start("sidecar", [`http://127.0.0.1:${upstream.port}`, "2,1,5"]));
+  const settings = JSON.stringify({ tokenTypes: [2, 1, 5] });
+  await benchIssuance(() => start("sidecar", [`http://127.0.0.1:${upstream.port}`, settings]));
 }
 
 async function runHaproxy(): Promise<void> {
@@ -148,7 +151,10 @@ async function runStore(): Promise<void> {
 
 /** Forwarding where `edge.fastPath` is off: through node:http on both sides. */
 async function measureGeneralPath(upstream: BenchServer): Promise<Figure> {
-  const general = await start("sidecar", [`http://127.0.0.1:${upstream.port}`, "general"]);
+  const general = await start("sidecar", [
+    `http://127.0.0.1:${upstream.port}`,
+    JSON.stringify({ fastPath: false }),
+  ]);
   const request = getRequest(general, [await clearanceHeader(general)]);
   await measureGets(general, [request], 4_000);
   return measureGets(general, [request], REQUESTS);

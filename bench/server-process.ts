@@ -1,6 +1,6 @@
 /**
  * The process behind `startServer`: prints its facts as one line of JSON and ends with its input.
- * Arguments: sidecar UPSTREAM_URL [TOKEN_TYPE,...] [general], bare CERTIFICATE_DIR, or upstream.
+ * Arguments: sidecar UPSTREAM_URL [SETTINGS as JSON], bare CERTIFICATE_DIR, or upstream.
  */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer as createHttpServer } from "node:http";
@@ -12,24 +12,25 @@ import { developmentCertificates } from "../service/dev/certificates.ts";
 import { prepareDevelopment } from "../service/dev/development.ts";
 import { createLog } from "../service/log.ts";
 import { startSidecar } from "../service/sidecar.ts";
-import type { ServerFacts } from "./servers.ts";
+import type { ServerFacts, SidecarSettings } from "./servers.ts";
 
 const HELLO = "hello\n";
-const [kind, argument = "", ...options] = process.argv.slice(2);
+const [kind, argument = "", settings = "{}"] = process.argv.slice(2);
 
 const stop = await start();
 process.stdin.resume();
 process.stdin.once("end", () => void stop().then(() => process.exit(0)));
 
 function start(): Promise<() => Promise<void>> {
-  if (kind === "sidecar") return startTheSidecar(argument, options);
+  if (kind === "sidecar") return startTheSidecar(argument, JSON.parse(settings) as SidecarSettings);
   if (kind === "bare") return startBare(argument);
   return startUpstream();
 }
 
-async function startTheSidecar(upstream: string, options: string[]): Promise<() => Promise<void>> {
-  const fastPath = !options.includes("general");
-  const tokenTypes = options.find((option) => option !== "general") ?? "2";
+async function startTheSidecar(
+  upstream: string,
+  { fastPath = true, isOpen = false, tokenTypes = [2] }: SidecarSettings,
+): Promise<() => Promise<void>> {
   const dir = mkdtempSync(join(tmpdir(), "stile-bench-"));
   const port = await freePort();
   const { config, caFile } = await prepareDevelopment({
@@ -40,9 +41,9 @@ async function startTheSidecar(upstream: string, options: string[]): Promise<() 
     logLevel: "silent",
     clock: Date.now,
     overrides: {
-      edge: { fastPath },
+      edge: { fastPath, ...(isOpen ? { rules: [{ name: "all", action: "open" as const }] } : {}) },
       attester: { allowance: { tokens: 1_000_000, windowSeconds: 86_400 } },
-      issuer: { tokenTypes: tokenTypes.split(",").map(Number) },
+      issuer: { tokenTypes },
       limits: { requestsPerMinute: 10_000_000, drainSeconds: 1 },
     },
   });

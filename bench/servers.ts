@@ -24,14 +24,29 @@ export interface BenchServer extends ServerFacts {
   readonly stop: () => Promise<void>;
 }
 
+/** What of the sidecar a benchmark sets otherwise. */
+export interface SidecarSettings {
+  readonly fastPath?: boolean;
+  /** A rule opens every path. */
+  readonly isOpen?: boolean;
+  readonly tokenTypes?: readonly number[];
+}
+
 export type ServerKind = "sidecar" | "bare" | "upstream";
 
 /** USER_HZ: the unit of /proc/PID/stat, fixed at 100 on Linux. */
 const TICKS_PER_SECOND = 100;
 
-export async function startServer(kind: ServerKind, args: readonly string[]): Promise<BenchServer> {
+/** @param core the only one that it may use */
+export async function startServer(
+  kind: ServerKind,
+  args: readonly string[],
+  core?: number,
+): Promise<BenchServer> {
   const script = new URL("./server-process.ts", import.meta.url).pathname;
-  const child = spawn(process.execPath, [script, kind, ...args], {
+  const pinned = core === undefined ? [] : ["taskset", "-c", String(core)];
+  const [program = "", ...words] = [...pinned, process.execPath, script, kind, ...args];
+  const child = spawn(program, words, {
     stdio: ["pipe", "pipe", "inherit"],
   });
   const exited = once(child, "exit");
