@@ -1,7 +1,7 @@
 /**
  * What TLS and forwarding cost next to nginx, HAProxy and Caddy: CPU of the server for each operation, on one
  * core, in turns, with the same certificate, key exchange (X25519), upstream and load. The load has the other
- * core. CPU is what an operator pays for; rates would show whichever side of this machine is slower.
+ * core. A bare server of node:https stands beside them: what of the cost is Node's own TLS. CPU is what an operator pays for; rates would show whichever side of this machine is slower.
  */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -27,6 +27,8 @@ interface Target {
   readonly cpuSeconds: () => number;
   /** Further headers of each request. */
   readonly headers: readonly string[];
+  /** It answers everything itself. */
+  readonly isLocal?: boolean;
 }
 
 /** Microseconds of CPU for one operation. */
@@ -81,6 +83,9 @@ async function setUp(dir: string, onStop: (stop: () => Promise<void>) => void): 
     onStop(rival.stop);
     rivals.push({ name, ca, headers: [], port, cpuSeconds: rival.cpuSeconds });
   }
+  const bare = await startServer("bare", [join(dir, "bare")], SERVER_CORE);
+  onStop(bare.stop);
+  rivals.push({ ...targetOf("node:https", bare, []), isLocal: true });
   return {
     open: targetOf("Stile", open, []),
     cleared: targetOf("Stile", cleared, [await clearanceHeader(cleared)]),
@@ -97,27 +102,38 @@ function targetOf(
 }
 
 async function printTable({ cleared, open, rivals }: Setup): Promise<void> {
-  const names = rivals.map(({ name }) => name);
+  const names = rivals.map(({ name }) => `${name.padStart(11)}  ratio`);
   console.log(
-    `${"CPU of one core, microseconds".padEnd(40)}   Stile${names.map((name) => `${name.padStart(9)}  ratio`).join("")}`,
+    `${"CPU of one core, microseconds".padEnd(36)}${"Stile".padStart(9)}${names.join("")}`,
   );
   const row = async (title: string, stile: Target, own: Measure, theirs = own): Promise<void> => {
     const costs = await inTurns([[stile, own], ...rivals.map((rival) => [rival, theirs] as const)]);
     const [cost = Number.NaN, ...others] = costs;
-    const columns = others.map(
-      (other) => `${other.toFixed(1).padStart(9)}  ${ratio(cost, other).padStart(5)}`,
+    const columns = others.map((other) =>
+      Number.isNaN(other)
+        ? "".padStart(18)
+        : `${other.toFixed(1).padStart(11)}  ${ratio(cost, other).padStart(5)}`,
     );
-    console.log(`${title.padEnd(40)}${cost.toFixed(1).padStart(8)}${columns.join("")}`);
+    console.log(`${title.padEnd(36)}${cost.toFixed(1).padStart(9)}${columns.join("")}`);
   };
   await row("full handshake", open, handshakes(false));
   await row("resumed handshake", open, handshakes(true));
   await row("answered locally: 200", open, load("/.well-known/jwks.json"), load("/local"));
   const challenged = { ...cleared, headers: cleared.headers.slice(0, 1) };
-  await row("answered locally: 401 with challenge", challenged, load("/", "401"), load("/local"));
-  await row("forwarded, 1 kB, open", open, load("/"));
-  await row("forwarded, 1 kB, by clearance", cleared, load("/"));
-  await row("forwarded, 1 MiB, open", open, load("/mebibyte"));
-  await row("forwarded, 1 MiB, by clearance", cleared, load("/mebibyte"));
+  await row("answered locally: 401, challenge", challenged, load("/", "401"), load("/local"));
+  for (const [size, path] of [
+    ["1 kB", "/"],
+    ["1 MiB", "/mebibyte"],
+  ] as const) {
+    await row(`forwarded, ${size}, open`, open, forwarding(path));
+    await row(`forwarded, ${size}, by clearance`, cleared, forwarding(path));
+  }
+}
+
+/** NaN for a server that does not forward. */
+function forwarding(path: string): Measure {
+  const measure = load(path);
+  return (target) => (target.isLocal === true ? Promise.resolve(Number.NaN) : measure(target));
 }
 
 /** The means of several turns, without a first one that warms up. */
