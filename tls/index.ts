@@ -13,6 +13,19 @@ export {
   type ForwarderOptions,
 } from "./forwarder.ts";
 export {
+  ADDRESS_BYTES,
+  isInNetwork,
+  type Network,
+  parseNetwork,
+  readAddress,
+} from "./front/network.ts";
+export {
+  encodeProxyHeader,
+  type Endpoint,
+  type ProxiedConnection,
+  type ProxyVersion,
+} from "./front/proxy-header.ts";
+export {
   createListener,
   DEFAULT_LISTENER_LIMITS,
   type Listener,

@@ -6,7 +6,13 @@
  */
 import type { EdgeAction, EdgeRuleConfig } from "../config/index.ts";
 import { normalHost } from "./host.ts";
-import { ADDRESS_BYTES, isInNetwork, type Network, parseNetwork, readAddress } from "./network.ts";
+import {
+  ADDRESS_BYTES,
+  isInNetwork,
+  type Network,
+  parseNetwork,
+  readAddress,
+} from "../../tls/index.ts";
 import { foldPath, isBelow, isPlainPath, pathEnd, readingsOf } from "./request-path.ts";
 
 /** `ambiguous`: no rule can be trusted to match as the upstream reads it; refused. */

@@ -5,7 +5,7 @@
  * further left was written by whoever connected, and is hostile. From everybody else it is not read at all.
  */
 import type { IncomingMessage } from "node:http";
-import { ADDRESS_BYTES, isInNetwork, parseNetwork, readAddress } from "./network.ts";
+import { ADDRESS_BYTES, isInNetwork, parseNetwork, readAddress } from "../../tls/index.ts";
 
 export interface TrustedProxies {
   readonly isTrusted: (address: string | undefined) => boolean;

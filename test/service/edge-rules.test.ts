@@ -3,12 +3,7 @@ import { once } from "node:events";
 import { isIP, BlockList } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { EdgeRuleConfig } from "../../service/config/index.ts";
-import {
-  ADDRESS_BYTES,
-  isInNetwork,
-  parseNetwork,
-  readAddress,
-} from "../../service/edge/network.ts";
+import { ADDRESS_BYTES, isInNetwork, parseNetwork, readAddress } from "../../tls/index.ts";
 import { compileRules, type JudgedRequest } from "../../service/edge/rules.ts";
 import { openRaw, rawGet } from "../support/raw-client.ts";
 import { problemIn, startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
