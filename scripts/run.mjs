@@ -39,6 +39,7 @@ const ciPackages = {
   nginx: "the recipes of deploy/, as all of these",
   haproxy: "its recipe",
   caddy: "its recipe",
+  "gnutls-bin": "a TLS client of its own",
 };
 
 /** Each command: the arguments of the Node process that does it. */
@@ -49,6 +50,7 @@ const commands = {
   stile: ["service/cli/main.ts"],
   demo: ["service/cli/main.ts", "demo"],
   screenshots: ["scripts/screenshots.ts"],
+  testssl: ["scripts/testssl.ts"],
   swtpm: ["swtpm/main.ts"],
   bench: ["bench/main.ts"],
   test: [vitest, "run"],

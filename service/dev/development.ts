@@ -26,6 +26,7 @@ export interface DevelopmentOptions {
 
 export interface DevelopmentOverrides {
   readonly listen?: Partial<Config["listen"]>;
+  readonly tls?: Partial<Config["tls"]>;
   readonly edge?: Partial<Config["edge"]>;
   readonly attester?: Partial<Omit<AttesterConfig, "webauthn">> & {
     readonly webauthn?: Partial<AttesterConfig["webauthn"]>;
@@ -71,7 +72,11 @@ export async function prepareDevelopment(options: DevelopmentOptions): Promise<D
     stateDir: at("state"),
     passphraseFile,
     log: { level: options.logLevel },
-    tls: { certificateFile: certificates.certificateFile, keyFile: certificates.keyFile },
+    tls: {
+      certificateFile: certificates.certificateFile,
+      keyFile: certificates.keyFile,
+      ...overrides.tls,
+    },
     edge: { hosts: [host], issuerName: host, upstream: options.upstream, ...overrides.edge },
     attester: {
       manufacturerRootsFile: at("manufacturer-roots.pem"),
