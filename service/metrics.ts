@@ -6,7 +6,7 @@ import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom
 import type { ErrorCode } from "../wire/index.ts";
 
 /** How a request was admitted. */
-export type AdmittedBy = "clearance" | "token" | "repeat" | "open" | "monitor";
+export type AdmittedBy = "clearance" | "token" | "repeat" | "open" | "monitor" | "adaptive-open";
 /** A code of the project, or one of the two outcomes that have none. */
 export type Outcome = ErrorCode | "OK" | "INTERNAL";
 
@@ -16,6 +16,9 @@ export interface Metrics {
   /** `rule`: names of the configuration, or `default`. */
   readonly ruleVerdicts: Counter<"rule" | "verdict">;
   readonly challenges: Counter<"reason">;
+  /** `host`: of the configuration. In the mode adaptive. */
+  readonly adaptiveChallenging: Gauge<"host">;
+  readonly adaptiveTransitions: Counter<"host" | "why">;
   readonly attestations: Counter<"step" | "outcome">;
   readonly tokenRequests: Counter<"outcome">;
   readonly tokensIssued: Counter;
@@ -37,6 +40,8 @@ export function createMetrics(): Metrics {
   collectDefaultMetrics({ register: registry, prefix: PREFIX });
   const counter = <T extends string>(name: string, help: string, labelNames: T[]): Counter<T> =>
     new Counter({ name: `${PREFIX}${name}`, help, labelNames, registers: [registry] });
+  const gauge = <T extends string>(name: string, help: string, labelNames: T[]): Gauge<T> =>
+    new Gauge({ name: `${PREFIX}${name}`, help, labelNames, registers: [registry] });
   const histogram = (name: string, help: string, buckets: number[]): Histogram =>
     new Histogram({ name: `${PREFIX}${name}`, help, buckets, registers: [registry] });
   return {
@@ -44,12 +49,20 @@ export function createMetrics(): Metrics {
     admissions: counter("admissions_total", "admitted requests", ["by"]),
     ruleVerdicts: counter(
       "rule_verdicts_total",
-      "requests by rule that were open, block, ambiguous, or monitor: forwarded, not challenged",
+      "requests by rule that were open, block, ambiguous, or forwarded, not challenged: monitor, adaptive-open",
       ["rule", "verdict"],
     ),
     challenges: counter("challenges_total", "challenged requests by the code of the refusal", [
       "reason",
     ]),
+    adaptiveChallenging: gauge("adaptive_challenging", "1 while the mode adaptive challenges", [
+      "host",
+    ]),
+    adaptiveTransitions: counter(
+      "adaptive_transitions_total",
+      "changes of the mode adaptive: to open (calm), or to challenging, by what passed its threshold",
+      ["host", "why"],
+    ),
     attestations: counter("attestations_total", "attestation steps by outcome", [
       "step",
       "outcome",
@@ -72,17 +85,10 @@ export function createMetrics(): Metrics {
       "duration of one durable write",
       [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1],
     ),
-    issuerKeys: new Gauge({
-      name: `${PREFIX}issuer_keys`,
-      help: "issuer keys by state",
-      labelNames: ["state"],
-      registers: [registry],
-    }),
-    voprfEngine: new Gauge({
-      name: `${PREFIX}voprf_engine`,
-      help: "1 for the library that computes a private token type",
-      labelNames: ["type", "engine"],
-      registers: [registry],
-    }),
+    issuerKeys: gauge("issuer_keys", "issuer keys by state", ["state"]),
+    voprfEngine: gauge("voprf_engine", "1 for the library that computes a private token type", [
+      "type",
+      "engine",
+    ]),
   };
 }

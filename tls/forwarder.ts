@@ -19,6 +19,7 @@ import {
   createUnderWay,
   type FastPath,
   type FastPathOptions,
+  type UnderWay,
 } from "./splice/splicer.ts";
 import { requestBodyOf, type RequestBody, sendBody } from "./request-body.ts";
 import { checkUpgradeRequest, tunnelUpgrade } from "./upgrade.ts";
@@ -26,8 +27,10 @@ import {
   asUpstreamError,
   connectHalfOpen,
   isFinalStatus,
+  outcomeOf,
   type Upstream,
   upstreamAddress,
+  type UpstreamOutcome,
 } from "./upstream.ts";
 
 /** What the caller adds to and takes from a request and its answer. */
@@ -38,6 +41,8 @@ export interface ForwardExtra {
   readonly responseHeaders: readonly (readonly [name: string, value: string])[];
   /** Of the client, where the caller knows it from a proxy that it trusts; else the connection's other end. */
   readonly clientAddress?: string | undefined;
+  /** Of a request that was to be sent. The first that it is told counts. */
+  readonly onOutcome?: ((outcome: UpstreamOutcome) => void) | undefined;
 }
 
 export interface ForwarderOptions {
@@ -91,18 +96,6 @@ export function createForwarder(options: ForwarderOptions): Forwarder {
   const address = upstreamAddress(options.upstream);
   const underWay = createUnderWay(options.maxUnderWay);
 
-  /** Refused rather than queued: a queue before an upstream that hangs would only hang with it. */
-  async function countUnderWay(run: () => Promise<void>): Promise<void> {
-    if (!underWay.enter()) {
-      throw new StileError("TLS_UPSTREAM_BUSY", "the upstream has as many requests as it may");
-    }
-    try {
-      await run();
-    } finally {
-      underWay.leave();
-    }
-  }
-
   function open(request: IncomingMessage, headers: string[], pooled: boolean): ClientRequest {
     const { method = "GET", url = "/" } = request;
     const upstream = httpRequest({
@@ -118,12 +111,12 @@ export function createForwarder(options: ForwarderOptions): Forwarder {
 
   return {
     forward: (request, response, extra) =>
-      countUnderWay(() => {
+      countUnderWay(underWay, extra, () => {
         const openUpstream: OpenUpstream = (headers, pooled) => open(request, headers, pooled);
         return forward(options, openUpstream, request, response, extra);
       }),
     upgrade: (request, socket, head, extra) =>
-      countUnderWay(async () => {
+      countUnderWay(underWay, extra, async () => {
         checkUpgradeRequest(request);
         const headers = upstreamHeaders(request, extra);
         headers.push("Connection", "Upgrade", "Upgrade", "websocket");
@@ -136,6 +129,27 @@ export function createForwarder(options: ForwarderOptions): Forwarder {
       return Promise.resolve();
     },
   };
+}
+
+/** Refused rather than queued: a queue before an upstream that hangs would only hang with it. */
+async function countUnderWay(
+  underWay: UnderWay,
+  { onOutcome }: ForwardExtra,
+  run: () => Promise<void>,
+): Promise<void> {
+  if (!underWay.enter()) {
+    onOutcome?.("failed");
+    throw new StileError("TLS_UPSTREAM_BUSY", "the upstream has as many requests as it may");
+  }
+  try {
+    await run();
+    onOutcome?.("gone");
+  } catch (error) {
+    onOutcome?.(outcomeOf(error));
+    throw error;
+  } finally {
+    underWay.leave();
+  }
 }
 
 async function forward(
@@ -213,6 +227,7 @@ async function passOn(
   answer: IncomingMessage,
   extra: ForwardExtra,
 ): Promise<void> {
+  extra.onOutcome?.(answer.statusCode ?? "failed");
   const headers = responseHeadersToForward(answer.rawHeaders);
   for (const [name, value] of extra.responseHeaders) headers.push(name, value);
   // The rest of a body that nobody reads would be taken for the next request.

@@ -37,4 +37,4 @@ export { checkRequestHead } from "./request-head.ts";
 export type { RequestHead } from "./splice/request-head.ts";
 export type { FastDecision, FastPath, FastPathOptions, LocalAnswer } from "./splice/splicer.ts";
 export { createTicketKeys, type TicketKeySource } from "./ticket-keys.ts";
-export { parseUpstream, type Upstream } from "./upstream.ts";
+export { parseUpstream, type Upstream, type UpstreamOutcome } from "./upstream.ts";

@@ -52,3 +52,11 @@ export function asUpstreamError(cause: unknown): StileError {
   if (cause instanceof StileError) return cause;
   return new StileError("TLS_UPSTREAM_UNREACHABLE", "the upstream cannot be reached", { cause });
 }
+
+/** The status with which the upstream's answer began, or that there is none: by its fault, or by the client's. */
+export type UpstreamOutcome = number | "failed" | "gone";
+
+/** A body that was too large, say, tells nothing of the upstream. */
+export function outcomeOf(error: unknown): UpstreamOutcome {
+  return error instanceof StileError && error.code.startsWith("TLS_UPSTREAM_") ? "failed" : "gone";
+}

@@ -55,6 +55,7 @@ function rowsOf(node: SchemaNode, path: string): string[] {
 
 function valuesOf(node: SchemaNode): string {
   if (node.enum !== undefined) return node.enum.map((word) => `\`${word}\``).join(", ");
-  if (node.type === "integer") return `${node.minimum ?? ""} to ${node.maximum ?? ""}`;
+  if (node.type === "integer" || node.type === "number")
+    return `${node.minimum ?? ""} to ${node.maximum ?? ""}`;
   return node.type === "array" ? "list" : "text";
 }

@@ -1,9 +1,10 @@
 /** Settings of the edge's admission rules (docs/edge-rules.md). */
 import { Type } from "typebox";
+import { edgeAdaptiveSettings } from "./edge-adaptive.ts";
 
 /** What becomes of a request that a rule matches. */
 export type EdgeAction = "open" | "token" | "block";
-export type EdgeMode = "enforce" | "monitor";
+export type EdgeMode = "enforce" | "monitor" | "adaptive";
 
 /** Everything that is said must hold; what is not said holds always. */
 export interface EdgeRuleConfig {
@@ -45,15 +46,18 @@ const edgeRule = Type.Object(
 );
 
 export const edgeRuleSettings: {
+  readonly adaptive: typeof edgeAdaptiveSettings;
   readonly mode: Type.TUnsafe<EdgeMode>;
   readonly rules: Type.TUnsafe<readonly EdgeRuleConfig[]>;
 } = {
   mode: Type.Unsafe<EdgeMode>({
-    description: "monitor forwards what enforce would challenge, and counts it; block still blocks",
+    description:
+      "monitor forwards what enforce would challenge, and counts it; adaptive does so until edge.adaptive says otherwise; block still blocks",
     type: "string",
-    enum: ["enforce", "monitor"],
+    enum: ["enforce", "monitor", "adaptive"],
     default: "enforce",
   }),
+  adaptive: edgeAdaptiveSettings,
   rules: Type.Unsafe<readonly EdgeRuleConfig[]>(
     Type.Array(edgeRule, {
       description: "what needs a token; the first rule that matches decides",

@@ -1,4 +1,5 @@
 /** Configuration: one schema, one parse, one frozen object. */
+export type { EdgeAdaptiveConfig } from "./edge-adaptive.ts";
 export type { EdgeAction, EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";
 export { loadConfig } from "./load.ts";
 export { checkConfig, configSchema } from "./schema.ts";

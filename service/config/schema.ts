@@ -291,6 +291,7 @@ function misplacedSettings(config: Config): string | undefined {
   const rules: readonly (readonly [string, boolean, boolean])[] = [
     ["edge", edge !== undefined, EDGE_ROLES.includes(role)],
     ["attester", attester !== undefined, ATTESTER_ROLES.includes(role)],
+    ["edge.adaptive", edge?.adaptive !== undefined, edge?.mode === "adaptive"],
     ["edge.issuer", edge?.issuer !== undefined, role === "edge"],
     ["attester.issuer", attester?.issuer !== undefined, role === "attester"],
     ["issuer.attesters", issuer.attesters.length > 0, role === "issuer"],

@@ -1,5 +1,6 @@
 /** The configuration as every part of the service sees it; the schema beside it says what each setting means. */
 
+import type { EdgeAdaptiveConfig } from "./edge-adaptive.ts";
 import type { EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";
 import type { TlsConfig } from "./tls.ts";
 import type { WebAuthnConfig } from "./webauthn.ts";
@@ -50,6 +51,8 @@ export interface EdgeConfig {
   readonly issuerName: string;
   readonly upstream: string;
   readonly mode: EdgeMode;
+  /** Of the mode adaptive. */
+  readonly adaptive?: EdgeAdaptiveConfig;
   readonly rules: readonly EdgeRuleConfig[];
   readonly redemptionContext: RedemptionContextSetting;
   readonly windowSeconds: number;

@@ -12,12 +12,14 @@ import {
 import { StileError } from "../../wire/index.ts";
 import type { EdgeConfig } from "../config/index.ts";
 import type { Composition } from "../sidecar.ts";
+import { type Adaptive, createAdaptive } from "./adaptive/adaptive.ts";
 import { createAdmission } from "./admission.ts";
 import { type Clearance, createClearance } from "./clearance.ts";
 import { createCors } from "./cors.ts";
 import { createFastGate, createGate } from "./gate.ts";
 import { createEdgeFastPath } from "./fast-path.ts";
 import { createEdgeHandler, type EdgeHandler } from "./handler.ts";
+import { normalHost } from "./host.ts";
 import { composePage } from "../web/compose.ts";
 import { registerEdgeRoutes } from "./routes.ts";
 import { compileRules, type EdgeRules } from "./rules.ts";
@@ -71,33 +73,38 @@ export async function composeEdge(
     proxies,
     ...(page === undefined ? {} : { page }),
   });
-  const cors = createCors(edge.cors.origins);
-  const handler = createEdgeHandler({
-    ...(page === undefined ? {} : { page }),
-    cors,
+  const adaptive = composeAdaptive(composition, edge);
+  const gateOptions = { rules, mode: edge.mode, adaptive, admission, metrics };
+  const shared = {
     hosts: edge.hosts,
-    gate: createGate({ rules, mode: edge.mode, admission, metrics }),
+    cors: createCors(edge.cors.origins),
     forwarder,
+    log,
+    proxies,
+    ...(adaptive === undefined ? {} : { adaptive }),
+  };
+  const handler = createEdgeHandler({
+    ...shared,
+    ...(page === undefined ? {} : { page }),
+    gate: createGate(gateOptions),
     ownEndpoints: (request, response) => app.routing(request, response),
-    log,
-    proxies,
   });
-  const gate = createFastGate({ rules, admission, metrics });
-  const { hosts } = edge;
-  const fastPath = createEdgeFastPath({
-    hosts,
-    gate,
-    cors,
-    forwarder,
-    log,
-    clock: composition.clock,
-    proxies,
-  });
+  const gate = createFastGate(gateOptions);
+  const fastPath = createEdgeFastPath({ ...shared, gate, clock: composition.clock });
   return {
     handler: edge.fastPath ? { ...handler, fastPath } : handler,
     publicJwk: await clearance.publicJwk(),
     clearanceKeyPem: clearance.publicPem,
   };
+}
+
+function composeAdaptive(composition: Composition, edge: EdgeConfig): Adaptive | undefined {
+  if (edge.adaptive === undefined) return undefined;
+  const { clock, log, metrics, onClose } = composition;
+  const hosts = edge.hosts.map((host) => normalHost(host));
+  const adaptive = createAdaptive({ settings: edge.adaptive, hosts, clock, log, metrics });
+  onClose(() => adaptive.close());
+  return adaptive;
 }
 
 function composeClearance({ clock, config, secrets }: Composition, edge: EdgeConfig): Clearance {
@@ -161,6 +168,13 @@ function checkEdge(edge: EdgeConfig, hasProxies: boolean): void {
   if (edge.authorize.headers !== "off" && !hasProxies) {
     // Whoever may ask is believed what it says of its client.
     throw invalid("edge.authorize.headers must be off where listen.trustedProxies is empty");
+  }
+  for (const name of ["unadmitted", "slow", "failures"] as const) {
+    const thresholds = edge.adaptive?.[name];
+    if (thresholds !== undefined && thresholds.below >= thresholds.above) {
+      // With one threshold for both, each request could turn it.
+      throw invalid(`edge.adaptive.${name}.below must be below edge.adaptive.${name}.above`);
+    }
   }
   const judges = edge.rules.length > 0 || edge.mode !== "enforce";
   if (judges && edge.authorize.headers !== "off") {

@@ -6,12 +6,19 @@
 import { STATUS_CODES } from "node:http";
 import type { FastPath, FastPathOptions, Forwarder } from "../../tls/index.ts";
 import type { Log } from "../log.ts";
+import type { Adaptive } from "./adaptive/adaptive.ts";
 import type { Cors } from "./cors.ts";
 import type { FastGate } from "./gate.ts";
 import { notedProblem } from "./handler.ts";
 import { normalHost } from "./host.ts";
 import { refusalBody, securityHeaders } from "./refusal.ts";
-import { factsOfHead, forwardedHeaders, isOwnPath, judgedRequest } from "./request-facts.ts";
+import {
+  factsOfHead,
+  forwardedHeaders,
+  isBodyless,
+  isOwnPath,
+  judgedRequest,
+} from "./request-facts.ts";
 import type { TrustedProxies } from "./trusted-proxies.ts";
 
 export interface EdgeFastPathOptions {
@@ -22,6 +29,7 @@ export interface EdgeFastPathOptions {
   readonly log: Log;
   readonly proxies: TrustedProxies;
   readonly clock: () => number;
+  readonly adaptive?: Adaptive;
 }
 
 const OTHER = { kind: "other" } as const;
@@ -36,9 +44,12 @@ export function createEdgeFastPath(options: EdgeFastPathOptions): FastPath {
     // Preflights are among the requests for OPTIONS.
     if (!hosts.has(host) || head.method === "OPTIONS" || isOwnPath(head.target)) return OTHER;
     const facts = factsOfHead(head, socket);
-    const admitted = await options.gate(judgedRequest(facts, host), facts.field("cookie"));
+    const sent = { authorization: facts.field("authorization"), cookie: facts.field("cookie") };
+    const admitted = await options.gate(judgedRequest(facts, host), sent);
     if (admitted === undefined) return OTHER;
-    return { kind: "forward", extra: forwardedHeaders(facts, admitted) };
+    const extra = forwardedHeaders(facts, admitted);
+    const onOutcome = options.adaptive?.watchAnswer(host, isBodyless(facts));
+    return { kind: "forward", extra: onOutcome === undefined ? extra : { ...extra, onOutcome } };
   };
 
   const refusal: FastPathOptions["refusal"] = (error, { fields }, extra) => {

@@ -1,17 +1,21 @@
 /**
  * Before admission: the rules of the configuration, and the mode. A rule may open or block a request; what
- * is left is admitted by clearance or token, or challenged. In the mode `monitor` what would be challenged
- * is forwarded and counted. What rules block or cannot judge is refused in both modes.
+ * is left is admitted by clearance or token, or challenged. In the mode `monitor`, and in `adaptive` while that
+ * is open, what would be challenged is forwarded and counted. What rules block or cannot judge is refused in
+ * every mode.
  */
 import { isStileError, StileError } from "../../wire/index.ts";
 import type { EdgeMode } from "../config/index.ts";
-import type { Metrics } from "../metrics.ts";
+import type { AdmittedBy, Metrics } from "../metrics.ts";
+import type { Adaptive } from "./adaptive/adaptive.ts";
 import type { Admission, AdmissionDecision, AdmissionRequest } from "./admission.ts";
 import type { EdgeRules, JudgedRequest } from "./rules.ts";
 
 export interface GateOptions {
   readonly rules: EdgeRules;
   readonly mode: EdgeMode;
+  /** Of the mode adaptive; without it, that mode challenges. */
+  readonly adaptive?: Adaptive | undefined;
   readonly admission: Admission;
   readonly metrics: Metrics;
 }
@@ -31,14 +35,25 @@ export type Gate = (
  */
 export type FastGate = (
   judged: JudgedRequest,
-  cookie: string | undefined,
+  sent: Pick<AdmissionRequest, "authorization" | "cookie">,
 ) => Promise<Extract<AdmissionDecision, { kind: "admitted" }> | undefined>;
 
-export function createFastGate({ admission, metrics, rules }: Omit<GateOptions, "mode">): FastGate {
-  return async (judged, cookie) => {
+type Unproven = Extract<AdmittedBy, "monitor" | "adaptive-open">;
+
+export function createFastGate(options: GateOptions): FastGate {
+  const { adaptive, admission, metrics, mode, rules } = options;
+  return async (judged, { authorization, cookie }) => {
+    const { host } = judged;
     const { action, rule } = rules.judge(judged);
-    // A clearance admits in both modes.
-    if (action === "token") return admission.byClearance({ host: judged.host, cookie });
+    if (action === "token") {
+      // A clearance admits in every mode.
+      const cleared = await admission.byClearance({ host, cookie });
+      if (cleared !== undefined || mode !== "adaptive") return cleared;
+      // What may be a token is the general path's to redeem.
+      if (authorization !== undefined || adaptive?.isOpen(host) !== true) return undefined;
+      adaptive.noteUnadmitted(host);
+      return letIn(metrics, rule, "adaptive-open");
+    }
     if (action !== "open") return undefined;
     metrics.ruleVerdicts.inc({ rule, verdict: action });
     metrics.admissions.inc({ by: "open" });
@@ -46,16 +61,19 @@ export function createFastGate({ admission, metrics, rules }: Omit<GateOptions, 
   };
 }
 
-export function createGate({ admission, metrics, mode, rules }: GateOptions): Gate {
-  async function monitored(rule: string, request: AdmissionRequest): Promise<AdmissionDecision> {
+export function createGate({ adaptive, admission, metrics, mode, rules }: GateOptions): Gate {
+  /** Who sends no token passes then: to refuse who sent one, since a store is down, protects nothing. */
+  async function leniently(
+    rule: string,
+    by: Unproven,
+    request: AdmissionRequest,
+  ): Promise<AdmissionDecision> {
     const decision = await decideOrNot(request);
     if (decision?.kind === "admitted") return decision;
-    metrics.ruleVerdicts.inc({ rule, verdict: "monitor" });
-    metrics.admissions.inc({ by: "monitor" });
-    return { kind: "admitted", by: "monitor" };
+    adaptive?.noteUnadmitted(request.host);
+    return letIn(metrics, rule, by);
   }
 
-  /** Who sends no token passes in this mode: to refuse who sent one, since a store is down, protects nothing. */
   async function decideOrNot(request: AdmissionRequest): Promise<AdmissionDecision | undefined> {
     try {
       return await admission.decide(request);
@@ -65,16 +83,44 @@ export function createGate({ admission, metrics, mode, rules }: GateOptions): Ga
     }
   }
 
+  async function strictly(request: AdmissionRequest): Promise<AdmissionDecision> {
+    let isAdmitted = false;
+    try {
+      const decision = await admission.decide(request);
+      isAdmitted = decision.kind === "admitted";
+      return decision;
+    } finally {
+      if (!isAdmitted) adaptive?.noteUnadmitted(request.host);
+    }
+  }
+
+  function byToken(rule: string, request: AdmissionRequest): Promise<AdmissionDecision> {
+    if (mode === "monitor") return leniently(rule, "monitor", request);
+    if (mode === "adaptive" && adaptive?.isOpen(request.host) === true) {
+      return leniently(rule, "adaptive-open", request);
+    }
+    return strictly(request);
+  }
+
   return async (judged, request) => {
     const { action, rule } = rules.judge(judged);
-    if (action === "token") {
-      return mode === "monitor" ? monitored(rule, request()) : admission.decide(request());
-    }
+    if (action === "token") return byToken(rule, request());
     metrics.ruleVerdicts.inc({ rule, verdict: action });
     if (action !== "open") throw refusalOf(action);
     metrics.admissions.inc({ by: "open" });
     return { kind: "admitted", by: "open" };
   };
+}
+
+/** In a mode that challenges nobody, or nobody now. */
+function letIn(
+  metrics: Metrics,
+  rule: string,
+  by: Unproven,
+): Extract<AdmissionDecision, { kind: "admitted" }> {
+  metrics.ruleVerdicts.inc({ rule, verdict: by });
+  metrics.admissions.inc({ by });
+  return { kind: "admitted", by };
 }
 
 function refusalOf(action: "block" | "ambiguous"): StileError {

@@ -8,6 +8,7 @@ import { checkRequestHead, type FastPath, type Forwarder } from "../../tls/index
 import { StileError } from "../../wire/index.ts";
 import { errorFields, type Log } from "../log.ts";
 import { type Problem, problemOf } from "../problems.ts";
+import type { Adaptive } from "./adaptive/adaptive.ts";
 import type { AdmissionDecision } from "./admission.ts";
 import type { Cors } from "./cors.ts";
 import type { Gate } from "./gate.ts";
@@ -19,6 +20,7 @@ import {
   clearanceHeaders,
   factsOf,
   forwardedHeaders,
+  isBodyless,
   isOwnPath,
   judgedRequest,
   type RequestFacts,
@@ -37,6 +39,7 @@ export interface EdgeOptions {
   readonly log: Log;
   readonly proxies: TrustedProxies;
   readonly cors: Cors;
+  readonly adaptive?: Adaptive;
   readonly page?: PageFor;
 }
 
@@ -65,11 +68,12 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
     const facts = factsOf(request, options.proxies);
     const decision = await askGate(options, facts, host);
     if (decision.kind === "challenged") {
-      challenge(options, request, response, { decision, cors });
-      return;
+      return challenge(options, request, response, { decision, cors });
     }
     try {
-      await options.forwarder.forward(request, response, forwardedHeaders(facts, decision));
+      const onOutcome = options.adaptive?.watchAnswer(host, isBodyless(facts));
+      const extra = { ...forwardedHeaders(facts, decision), onOutcome };
+      await options.forwarder.forward(request, response, extra);
     } catch (error) {
       // The token is spent whatever became of the request: the client is not to pay again.
       refuse(request, response, noted(error), { ...cors, ...clearanceHeaders(decision) });
@@ -80,13 +84,11 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
     const host = checkedHost(request);
     const facts = factsOf(request, options.proxies);
     const decision = await askGate(options, facts, host);
-    if (decision.kind === "challenged") {
-      const headers = { "www-authenticate": decision.wwwAuthenticate };
-      refuseUpgrade(socket, problemOf(decision.error), headers);
-      return;
-    }
+    if (decision.kind === "challenged") return challengeUpgrade(socket, decision);
     try {
-      await options.forwarder.upgrade(request, socket, head, forwardedHeaders(facts, decision));
+      const onOutcome = options.adaptive?.watchAnswer(host, false);
+      const extra = { ...forwardedHeaders(facts, decision), onOutcome };
+      await options.forwarder.upgrade(request, socket, head, extra);
     } catch (error) {
       refuseUpgrade(socket, noted(error), clearanceHeaders(decision));
     }
@@ -125,6 +127,10 @@ function challenge(
   const { error, wwwAuthenticate } = decision;
   const headers = { ...cors, "www-authenticate": wwwAuthenticate };
   refuse(request, response, problemOf(error), headers, options.page?.(request, wwwAuthenticate));
+}
+
+function challengeUpgrade(socket: Duplex, { error, wwwAuthenticate }: Challenged): void {
+  refuseUpgrade(socket, problemOf(error), { "www-authenticate": wwwAuthenticate });
 }
 
 /** The host of a request whose head is sound. */

@@ -57,6 +57,11 @@ export function factsOfHead({ fields, method, target }: RequestHead, socket: Soc
   return { method, target, field, socket, clientAddress, isProxied: false };
 }
 
+/** Nothing of the request is still to come once its head is there. */
+export function isBodyless({ field }: RequestFacts): boolean {
+  return field("transfer-encoding") === undefined && Number(field("content-length") ?? 0) === 0;
+}
+
 export function isOwnPath(target: string): boolean {
   const query = target.indexOf("?");
   const path = query < 0 ? target : target.slice(0, query);

@@ -6,7 +6,7 @@
 import type { TLSSocket } from "node:tls";
 import { StileError } from "../../wire/index.ts";
 import type { ForwardExtra } from "../forwarder.ts";
-import { asUpstreamError } from "../upstream.ts";
+import { asUpstreamError, outcomeOf } from "../upstream.ts";
 import { inChunks, joined, writeOut } from "./pieces.ts";
 import { parseRequestHead, type RequestHead } from "./request-head.ts";
 import type { ResponseHead } from "./response-head.ts";
@@ -228,6 +228,7 @@ export class SplicedConnection implements FastConnection {
     if (exchange === undefined) return;
     let text = "";
     if (head !== undefined) {
+      exchange.extra.onOutcome?.(head.status);
       text = this.#answerHead(exchange, head);
       exchange.isHeadOut = true;
       exchange.isReframed = isReframed(head) && exchange.head.method !== "HEAD";
@@ -290,8 +291,7 @@ export class SplicedConnection implements FastConnection {
   #onLinkFailure(error: Error): void {
     const exchange = this.#exchange;
     if (exchange === undefined) return;
-    const { again } = exchange;
-    const { link } = this.#upstream;
+    const [{ again }, { link }] = [exchange, this.#upstream];
     // It may have been closed by the upstream just as it was used again.
     if (again !== undefined && link?.isReused === true && !link.hasAnswered) {
       exchange.again = undefined;
@@ -321,6 +321,7 @@ export class SplicedConnection implements FastConnection {
   /** The exchange has failed and is counted no more. */
   #refuse(exchange: Exchange, error: StileError): void {
     this.#exchange = undefined;
+    exchange.extra.onOutcome?.(outcomeOf(error));
     if (this.#bodyLeft > MAX_DISCARDED_BYTES) this.#isLast = true;
     // Asked for in any case: it is also how the caller hears of it.
     const answer = this.#context.refusal(error, exchange.head, exchange.extra);
@@ -361,6 +362,7 @@ export class SplicedConnection implements FastConnection {
     if (this.#state === "left") return;
     this.#state = "left";
     if (this.#exchange !== undefined) {
+      this.#exchange.extra.onOutcome?.("gone");
       this.#exchange = undefined;
       this.#context.underWay.leave();
     }
