@@ -13,10 +13,15 @@ const BASE64URL_VALUES: Uint8Array = Uint8Array.from({ length: 128 }, (_, code) 
   return value < 0 ? 0xff : value;
 });
 
+/** Of each byte. */
+const HEX_DIGITS: readonly string[] = Array.from({ length: 256 }, (_, byte) =>
+  byte.toString(16).padStart(2, "0"),
+);
+
 /** Lower-case hexadecimal text. */
 export function encodeHex(bytes: Uint8Array): string {
   let text = "";
-  for (const byte of bytes) text += byte.toString(16).padStart(2, "0");
+  for (const byte of bytes) text += HEX_DIGITS[byte] ?? "";
   return text;
 }
 

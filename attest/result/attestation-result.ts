@@ -4,9 +4,10 @@
  * Short-lived, for one attester's own token endpoint; useless without the TPM that holds the key.
  */
 import type { KeyObject } from "node:crypto";
-import { exportJWK, type JWK, jwtVerify, SignJWT } from "jose";
+import { exportJWK, type JWK, SignJWT } from "jose";
 import { StileError } from "../../wire/index.ts";
-import { isCompactJws } from "./compact-jws.ts";
+import type { AttestCrypto } from "../crypto.ts";
+import { isJwtType, isWithinTimes, type JsonObject, verifyEs256Jws } from "./es256-jws.ts";
 import {
   encodeTrustworthinessVector,
   parseTrustworthinessVector,
@@ -129,58 +130,89 @@ export interface AttestationResultVerifier {
 }
 
 export interface AttestationResultVerifierOptions {
+  readonly crypto: AttestCrypto;
+  /** P-256. */
   readonly publicKey: KeyObject;
   readonly issuer: string;
   readonly audience: string;
   readonly clock: () => number;
 }
 
+interface Believed {
+  readonly result: VerifiedAttestationResult;
+  readonly expiresAtMs: number;
+}
+
+/** Results that are remembered, since a device uses one for many requests. About 3 kB each. */
+const MAX_REMEMBERED = 4_096;
+
 export function createAttestationResultVerifier(
   options: AttestationResultVerifierOptions,
 ): AttestationResultVerifier {
+  const spki = Uint8Array.from(options.publicKey.export({ format: "der", type: "spki" }));
+  /** Oldest first. Only what has verified is in it, by every letter of its text. */
+  const remembered = new Map<string, Believed>();
+
+  function remember(jwt: string, believed: Believed): void {
+    const oldest = remembered.keys().next();
+    if (remembered.size >= MAX_REMEMBERED && !oldest.done) remembered.delete(oldest.value);
+    remembered.set(jwt, believed);
+  }
+
   return {
     verify: async (jwt) => {
-      if (jwt.length > MAX_JWT_CHARS || !isCompactJws(jwt)) throw invalid();
-      const payload = await verifiedPayload(options, jwt);
-      const { cnf, submods, sub } = payload;
-      const channelBinding = payload[CHANNEL_BINDING_CLAIM];
-      const attestedBy = onlySubmodule(submods);
-      const trustworthiness = affirmingVector(field(submods, attestedBy ?? ""));
-      if (
-        typeof sub !== "string" ||
-        payload["eat_profile"] !== EAT_PROFILE ||
-        attestedBy === undefined ||
-        trustworthiness === undefined ||
-        (channelBinding !== "tls-exporter" && channelBinding !== "none")
-      ) {
-        throw invalid();
-      }
-      const deviceKey = confirmationKey(cnf);
-      return {
-        kind: "verified-attestation-result",
-        attestedBy,
-        subject: sub,
-        deviceKey,
-        channelBinding,
-        trustworthiness,
-      };
+      if (jwt.length > MAX_JWT_CHARS) throw invalid();
+      const known = remembered.get(jwt);
+      if (known !== undefined && known.expiresAtMs > options.clock()) return known.result;
+      remembered.delete(jwt);
+      const payload = await verifiedPayload(options, spki, jwt);
+      const believed = { result: resultOf(payload), expiresAtMs: Number(payload["exp"]) * 1_000 };
+      remember(jwt, believed);
+      return believed.result;
     },
   };
 }
 
+function resultOf(payload: JsonObject): VerifiedAttestationResult {
+  const { cnf, submods, sub } = payload;
+  const channelBinding = payload[CHANNEL_BINDING_CLAIM];
+  const attestedBy = onlySubmodule(submods);
+  const trustworthiness = affirmingVector(field(submods, attestedBy ?? ""));
+  if (
+    typeof sub !== "string" ||
+    payload["eat_profile"] !== EAT_PROFILE ||
+    attestedBy === undefined ||
+    trustworthiness === undefined ||
+    (channelBinding !== "tls-exporter" && channelBinding !== "none")
+  ) {
+    throw invalid();
+  }
+  return {
+    kind: "verified-attestation-result",
+    attestedBy,
+    subject: sub,
+    deviceKey: confirmationKey(cnf),
+    channelBinding,
+    trustworthiness,
+  };
+}
+
+const REQUIRED_CLAIMS = ["sub", "exp", "iat", "cnf"] as const;
+
 async function verifiedPayload(
-  options: AttestationResultVerifierOptions,
+  { audience, clock, crypto, issuer }: AttestationResultVerifierOptions,
+  spki: Uint8Array,
   jwt: string,
-): Promise<Record<string, unknown>> {
+): Promise<JsonObject> {
   try {
-    const { payload } = await jwtVerify(jwt, options.publicKey, {
-      algorithms: ["ES256"],
-      typ: TYPE,
-      issuer: options.issuer,
-      audience: options.audience,
-      currentDate: new Date(options.clock()),
-      requiredClaims: ["sub", "exp", "iat", "cnf"],
-    });
+    const { header, payload } = await verifyEs256Jws(crypto, jwt, () => spki);
+    if (!isJwtType(header["typ"], TYPE)) throw new Error("expected another type");
+    if (payload["iss"] !== issuer) throw new Error("expected another issuer");
+    if (payload["aud"] !== audience) throw new Error("expected another audience");
+    if (REQUIRED_CLAIMS.some((claim) => payload[claim] === undefined)) {
+      throw new Error("a claim is missing");
+    }
+    if (!isWithinTimes(payload, clock())) throw new Error("it has ended, or not begun");
     return payload;
   } catch (cause) {
     throw invalid(cause);

@@ -2,11 +2,11 @@
  * DPoP proofs (RFC 9449): whoever uses an attestation result shows, for each request anew, that it has
  * the device key the result confirms. Checked by §4.3, step by step; ES256 only, as the key is.
  */
-import { calculateJwkThumbprint, decodeProtectedHeader, importJWK, jwtVerify } from "jose";
-import { encodeBase64Url, encodeUtf8, StileError } from "../../wire/index.ts";
+import { decodeBase64Url, encodeBase64Url, encodeUtf8, StileError } from "../../wire/index.ts";
 import type { AttestCrypto } from "../crypto.ts";
+import { encodeEcSpki } from "../structures/spki.ts";
 import { type Es256PublicJwk, es256PublicJwk } from "./attestation-result.ts";
-import { isCompactJws } from "./compact-jws.ts";
+import { isJwtType, isWithinTimes, type JsonObject, verifyEs256Jws } from "./es256-jws.ts";
 
 export interface DpopVerifierOptions {
   readonly crypto: AttestCrypto;
@@ -52,10 +52,9 @@ export function createDpopVerifier(options: DpopVerifierOptions): DpopVerifier {
       // 1. there is not more than one DPoP header; 2. it is one well-formed JWT
       if (proof === undefined || proof.length > MAX_PROOF_CHARS)
         throw invalid("expected one proof");
-      if (!isCompactJws(proof)) throw invalid("expected a JWT");
-      const key = keyOf(proof);
       // 3. to 7. claims are there, typ, alg, signature by the header's own public key
-      const payload = await verifiedPayload(proof, key, maxAgeSeconds, options.clock());
+      const { key, payload } = await verifiedProof(options.crypto, proof);
+      if (!isWithinTimes(payload, options.clock(), maxAgeSeconds)) throw invalid("it has ended");
       // 8. htm, 9. htu
       if (payload["htm"] !== check.method) throw invalid("htm is not this request's method");
       if (!isSameUri(payload["htu"], check.uri)) throw invalid("htu is not this request's URI");
@@ -66,7 +65,7 @@ export function createDpopVerifier(options: DpopVerifierOptions): DpopVerifier {
       if (payload["ath"] !== hashOf(options.crypto, check.accessToken)) {
         throw invalid("ath is not of this result");
       }
-      if ((await thumbprint(key)) !== (await thumbprint(check.jwk))) {
+      if (key.x !== check.jwk.x || key.y !== check.jwk.y) {
         throw invalid("the key is not the one that the result confirms");
       }
       // §11.1: once; last, so that only proofs of the right key are remembered
@@ -74,7 +73,7 @@ export function createDpopVerifier(options: DpopVerifierOptions): DpopVerifier {
       if (typeof jti !== "string" || jti.length === 0 || jti.length > MAX_JTI_CHARS) {
         throw invalid("jti is missing");
       }
-      replays.useOnce(`${await thumbprint(key)} ${jti}`);
+      replays.useOnce(`${key.x} ${jti}`);
     },
   };
 }
@@ -90,37 +89,35 @@ export function parseDpopAuthorization(header: string | undefined): string {
   return token;
 }
 
-function keyOf(proof: string): Es256PublicJwk {
-  let jwk: unknown;
-  try {
-    ({ jwk } = decodeProtectedHeader(proof));
-  } catch (cause) {
-    throw invalid("expected a JWT", cause);
-  }
-  // Exactly the four public members: a private key in the header is refused too (step 7).
-  const key = es256PublicJwk(jwk);
-  if (key === undefined) throw invalid("expected a P-256 public key in the header");
-  return key;
+interface VerifiedProof {
+  /** Of the header, which has signed the proof. */
+  readonly key: Es256PublicJwk;
+  readonly payload: JsonObject;
 }
 
-async function verifiedPayload(
-  proof: string,
-  key: Es256PublicJwk,
-  maxAgeSeconds: number,
-  nowMs: number,
-): Promise<Record<string, unknown>> {
+const REQUIRED_CLAIMS = ["jti", "htm", "htu", "iat", "ath"] as const;
+
+async function verifiedProof(crypto: AttestCrypto, proof: string): Promise<VerifiedProof> {
   try {
-    const { payload } = await jwtVerify(proof, await importJWK({ ...key }, "ES256"), {
-      algorithms: ["ES256"],
-      typ: "dpop+jwt",
-      requiredClaims: ["jti", "htm", "htu", "iat", "ath"],
-      currentDate: new Date(nowMs),
-      clockTolerance: maxAgeSeconds,
+    const { header, payload } = await verifyEs256Jws(crypto, proof, ({ jwk }) => {
+      const { x, y } = publicKey(jwk);
+      return encodeEcSpki("P-256", decodeBase64Url(x), decodeBase64Url(y));
     });
-    return payload;
+    if (!isJwtType(header["typ"], "dpop+jwt")) throw new Error("expected the type dpop+jwt");
+    if (REQUIRED_CLAIMS.some((claim) => payload[claim] === undefined)) {
+      throw new Error("a claim is missing");
+    }
+    return { key: publicKey(header["jwk"]), payload };
   } catch (cause) {
     throw invalid("the proof does not verify", cause);
   }
+}
+
+/** Exactly the four public members: a private key in the header is refused too (step 7). */
+function publicKey(jwk: unknown): Es256PublicJwk {
+  const key = es256PublicJwk(jwk);
+  if (key === undefined) throw new Error("expected a P-256 public key in the header");
+  return key;
 }
 
 /** §4.3 step 9: compared after normalisation, without query and fragment. */
@@ -132,10 +129,6 @@ function isSameUri(claimed: unknown, uri: string): boolean {
 
 function hashOf(crypto: AttestCrypto, token: string): string {
   return encodeBase64Url(crypto.hash("sha256", encodeUtf8(token)));
-}
-
-function thumbprint(jwk: Es256PublicJwk): Promise<string> {
-  return calculateJwkThumbprint({ ...jwk });
 }
 
 /** Remembers each name until a proof with it could not be fresh any more. */

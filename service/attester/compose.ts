@@ -75,7 +75,7 @@ export async function composeAttester(
       maxSessions: settings.maxSessions,
     }),
     resultSigner,
-    resultVerifier: createAttestationResultVerifier(identity),
+    resultVerifier: createAttestationResultVerifier({ ...identity, crypto }),
     dpopVerifier: createDpopVerifier({ crypto, clock }),
     allowances,
     registry,

@@ -1,5 +1,5 @@
 /** Attestation results: what one says, and every way in which one is not believed. */
-import { createHmac, generateKeyPairSync, type KeyObject } from "node:crypto";
+import { createHmac, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
 import { decodeJwt, decodeProtectedHeader, jwtVerify, SignJWT, UnsecuredJWT } from "jose";
 import { describe, expect, it } from "vitest";
 import {
@@ -9,6 +9,7 @@ import {
   type Es256PublicJwk,
   type TrustworthinessVector,
 } from "../../attest/index.ts";
+import { createNodeAttestCrypto } from "../../attest/node/index.ts";
 import { codeOfAsync } from "../support/reject.ts";
 
 const pair = (): { privateKey: KeyObject; publicKey: KeyObject } =>
@@ -52,6 +53,7 @@ const signer = createAttestationResultSigner({
 
 function verify(jwt: string, at = startMs, publicKey = own.publicKey): Promise<string> {
   const verifier = createAttestationResultVerifier({
+    crypto: createNodeAttestCrypto(),
     publicKey,
     issuer,
     audience: issuer,
@@ -96,6 +98,7 @@ describe("an attestation result", () => {
       },
     });
     const verifier = createAttestationResultVerifier({
+      crypto: createNodeAttestCrypto(),
       publicKey: own.publicKey,
       issuer,
       audience: issuer,
@@ -163,6 +166,43 @@ describe("an attestation result", () => {
     ["no appraisal", { submods: {} }],
   ])("rejects one with %s", async (_name, payload) => {
     expect(await verify(await forged({ payload }))).toBe("ATTEST_RESULT_INVALID");
+  });
+
+  it("is remembered no longer than it lasts, and for its own text alone", async () => {
+    const at = { nowMs: startMs };
+    const verifier = createAttestationResultVerifier({
+      crypto: createNodeAttestCrypto(),
+      publicKey: own.publicKey,
+      issuer,
+      audience: issuer,
+      clock: () => at.nowMs,
+    });
+    const { jwt } = await signer.sign(claims);
+    const code = (text: string): Promise<string> => codeOfAsync(() => verifier.verify(text));
+    expect(await verifier.verify(jwt)).toBe(await verifier.verify(jwt));
+    const [header = "", payload = ""] = jwt.split(".");
+    const theirs = (await forged({ key: pair().privateKey })).split(".")[2] ?? "";
+    expect(await code(`${header}.${payload}.${theirs}`)).toBe("ATTEST_RESULT_INVALID");
+    at.nowMs = startMs + 299_999;
+    expect(await code(jwt)).toBe("nothing was thrown");
+    at.nowMs = startMs + 300_000;
+    expect(await code(jwt)).toBe("ATTEST_RESULT_INVALID");
+  });
+
+  it("rejects a critical extension, another end than a number, and one that has not begun", async () => {
+    const seconds = startMs / 1_000;
+    const critical = { header: { crit: ["urn:x"], "urn:x": true } };
+    const { jwt } = await signer.sign(claims);
+    const [, payload = ""] = jwt.split(".");
+    const header = { alg: "ES256", typ: "eat-ear+jwt", ...critical.header };
+    const input = `${Buffer.from(JSON.stringify(header)).toString("base64url")}.${payload}`;
+    const key = { key: own.privateKey, dsaEncoding: "ieee-p1363" } as const;
+    const signature = sign("sha256", Buffer.from(input), key).toString("base64url");
+    expect(await verify(`${input}.${signature}`)).toBe("ATTEST_RESULT_INVALID");
+    for (const payloadChange of [{ exp: "never" }, { nbf: seconds + 1 }, { iat: "now" }]) {
+      expect(await verify(await forged({ payload: payloadChange }))).toBe("ATTEST_RESULT_INVALID");
+    }
+    expect(await verify(await forged({ payload: { nbf: seconds } }))).toBe("nothing was thrown");
   });
 
   it("rejects one that is too long before anything else", async () => {

@@ -110,6 +110,7 @@ async function resultTarget(): Promise<FuzzTarget> {
   });
   const { publicKey } = pair;
   const verifier = createAttestationResultVerifier({
+    crypto,
     publicKey,
     issuer: ISSUER,
     audience: ISSUER,
