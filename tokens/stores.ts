@@ -70,9 +70,9 @@ export interface SpentStore {
  */
 export interface BlindSigner {
   /**
-   * The blind signature (type 0x0002: 256 bytes) over `blindedMessage`, which is hostile. For types
-   * 0x0001 and 0x0005 it is one or more blinded elements end to end, and the answer is the evaluated
-   * elements end to end, then one proof for all of them.
+   * The blind signatures (type 0x0002: 256 bytes each) over `blindedMessage`, which is hostile: one message
+   * or several end to end, and the answer likewise; all or nothing. For types 0x0001 and 0x0005 they are
+   * blinded elements, and the answer is the evaluated elements end to end, then one proof for all of them.
    * @throws `TOKEN_ISSUER_BUSY` when the queue is full, `TOKEN_KEY_UNKNOWN` when this signer does not
    * hold the key, `TOKEN_REQUEST_INVALID` when the message is no valid input of the operation
    */

@@ -6,7 +6,7 @@
 import { randomBytes } from "node:crypto";
 import { parentPort, workerData } from "node:worker_threads";
 import { isPrivateTokenType } from "../../tokens/index.ts";
-import { rawRsaSign } from "../../tokens/node/index.ts";
+import { rawRsaSignAll } from "../../tokens/node/index.ts";
 import {
   createVoprfEngine,
   createVoprfEvaluator,
@@ -68,7 +68,7 @@ function work(job: SigningJob): SigningResult {
 
 function sign(key: SigningKey, keyName: string, blindedMessage: Uint8Array): Uint8Array {
   if (isPrivateTokenType(key.tokenType)) return evaluatorOf(key, keyName).issue(blindedMessage);
-  return rawRsaSign(key.privateKey, blindedMessage);
+  return rawRsaSignAll(key.privateKey, blindedMessage);
 }
 
 function evaluatorOf({ tokenType, privateKey }: SigningKey, keyName: string): VoprfEvaluator {

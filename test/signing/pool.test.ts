@@ -49,6 +49,21 @@ describe.skipIf(sharedMissing)("signing pool on published vectors", () => {
 });
 
 describe("signing pool", () => {
+  it("signs several messages in one call, all or nothing", async () => {
+    const signer = pool();
+    const messages = [1, 2, 3].map((seed) => blinded(seed));
+    const signed = await signer.blindSign(tokenKeyId, Buffer.concat(messages));
+    const expected = messages.map((message) => rawRsaSign(privateKey, message));
+    expect(Buffer.from(signed)).toEqual(Buffer.concat(expected));
+    const [one, two] = messages;
+    for (const bad of [[one, blinded(2, [255])], [one, two?.subarray(1)], []]) {
+      const bytes = Buffer.concat(bad.map((part) => part ?? new Uint8Array(0)));
+      expect(await codeOfAsync(() => signer.blindSign(tokenKeyId, bytes))).toBe(
+        "TOKEN_REQUEST_INVALID",
+      );
+    }
+  });
+
   it("is closed while its threads start, at any moment of it", async () => {
     // A thread that was terminated while it loaded its native library took the process with it.
     for (const afterMs of [0, 30, 60, 90, 120]) {

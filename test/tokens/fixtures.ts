@@ -10,7 +10,11 @@ import {
   type TokenCrypto,
   truncatedTokenKeyId,
 } from "../../tokens/index.ts";
-import { createNodeTokenCrypto, encodeRsaPublicKey, rawRsaSign } from "../../tokens/node/index.ts";
+import {
+  createNodeTokenCrypto,
+  encodeRsaPublicKey,
+  rawRsaSignAll,
+} from "../../tokens/node/index.ts";
 import { encodeHex, StileError } from "../../wire/index.ts";
 
 export const crypto: TokenCrypto = createNodeTokenCrypto();
@@ -94,7 +98,7 @@ export function testSigner(keys: readonly TestKey[]): TestSigner {
         const id = encodeHex(tokenKeyId);
         const key = keys.find(({ record }) => encodeHex(record.tokenKeyId) === id);
         if (key === undefined) throw new StileError("TOKEN_KEY_UNKNOWN", "no such key");
-        return rawRsaSign(key.privateKey, blindedMessage);
+        return rawRsaSignAll(key.privateKey, blindedMessage);
       } finally {
         running -= 1;
       }

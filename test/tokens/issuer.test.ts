@@ -31,9 +31,9 @@ function request(fields: Partial<TokenRequest> = {}): TokenRequest {
   return { tokenType: 2, truncatedTokenKeyId: truncated, blindedMessage, ...fields };
 }
 
-function issuerWith(signer = testSigner([key]), clock = testClock()): Issuer {
+function issuerWith(signer = testSigner([key]), clock = testClock(), batchConcurrency = 4): Issuer {
   const keyRing = createKeyRing({ records: [key.record], clock });
-  return createIssuer({ keyRing, signer, limits: DEFAULT_BATCH_LIMITS, batchConcurrency: 4 });
+  return createIssuer({ keyRing, signer, limits: DEFAULT_BATCH_LIMITS, batchConcurrency });
 }
 
 const unusable: readonly [string, TokenRequest, string][] = [
@@ -120,8 +120,20 @@ describe("generic batches", () => {
     });
     const expected = good.map((item) => rawRsaSign(key.privateKey, item.blindedMessage));
     expect(responsesOf(result.body)).toEqual(expected);
-    expect(signer.peak).toBe(4);
+    // Four messages a call, and four at a time.
+    expect(signer.calls).toBe(3);
+    expect(signer.peak).toBe(1);
     expect(countTokenRequests(BATCH, body, DEFAULT_BATCH_LIMITS)).toBe(9);
+  });
+
+  it("asks for eight messages at once and for several times eight, as the concurrency allows", async () => {
+    const many = [...good, ...good, ...good];
+    const signer = testSigner([key]);
+    const body = encodeGenericBatchTokenRequest(many);
+    const result = await issuerWith(signer, testClock(), 24).issue(BATCH, body);
+    const expected = many.map((item) => rawRsaSign(key.privateKey, item.blindedMessage));
+    expect(responsesOf(result.body)).toEqual(expected);
+    expect([signer.calls, signer.peak]).toEqual([4, 3]);
   });
 
   it("issues in part with 206, leaving out what cannot be issued", async () => {
@@ -174,7 +186,8 @@ describe("examine", () => {
     const signer = testSigner([key]);
     const issuer = issuerWith(signer);
     expect(issuer.examine(SINGLE, encodeTokenRequest(request()))).toBe(1);
-    const mixed = [request(), ...unusable.slice(0, 2).map(([, wrong]) => wrong), request()];
+    const zero = request({ blindedMessage: new Uint8Array(256) });
+    const mixed = [request(), ...unusable.map(([, wrong]) => wrong), zero, request()];
     expect(issuer.examine(BATCH, encodeGenericBatchTokenRequest(mixed))).toBe(2);
     expect(signer.calls).toBe(0);
     // @ts-expect-error -- not a media type of issuance
@@ -182,11 +195,12 @@ describe("examine", () => {
   });
 
   it("rejects what issuance rejects, with the same code", async () => {
-    const [type, unknown] = unusable;
+    const [type, unknown, large] = unusable;
     const none = encodeGenericBatchTokenRequest([type![1], unknown![1]]);
     const cases: readonly [typeof SINGLE | typeof BATCH, Uint8Array][] = [
       [SINGLE, encodeTokenRequest(type![1])],
       [SINGLE, encodeTokenRequest(unknown![1])],
+      [SINGLE, encodeTokenRequest(large![1])],
       [SINGLE, new Uint8Array(3)],
       [BATCH, none],
       [BATCH, none.subarray(1)],

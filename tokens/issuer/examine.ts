@@ -13,7 +13,9 @@ import {
   MEDIA_TYPE_GENERIC_BATCH_REQUEST,
   MEDIA_TYPE_TOKEN_REQUEST,
 } from "../structures/media-types.ts";
+import { parseBlindRsaTokenKey } from "../structures/token-key.ts";
 import { parseTokenRequest, type TokenRequest } from "../structures/token-request.ts";
+import { TOKEN_TYPE_BLIND_RSA } from "../structures/token-types.ts";
 
 /**
  * How many tokens a body asks for, by the same strict parse as issuance.
@@ -38,8 +40,19 @@ export function countTokenRequests(
   return unknownMediaType(mediaType);
 }
 
-/** RFC 9578 §6.2: token_type is supported; truncated_token_key_id is that of a key that may sign. */
-export function issuanceKeyFor(
+/**
+ * The key for a request. RFC 9578 §6.2: token_type is supported; truncated_token_key_id is that of a key that
+ * may sign; blinded_msg is a unit of its ring.
+ * @throws `TOKEN_TYPE_UNSUPPORTED`, `TOKEN_KEY_UNKNOWN`, `TOKEN_REQUEST_INVALID`
+ */
+export function issuanceKeyFor(keyRing: KeyRing, request: TokenRequest): IssuerKeyRecord {
+  const key = activeKeyFor(keyRing, request);
+  if (request.tokenType === TOKEN_TYPE_BLIND_RSA) checkBlindedMessage(key, request);
+  return key;
+}
+
+/** The same of an amortized batch, of whose elements only the signer can tell whether they are sound. */
+export function activeKeyFor(
   keyRing: KeyRing,
   request: Pick<TokenRequest, "tokenType" | "truncatedTokenKeyId">,
 ): IssuerKeyRecord {
@@ -75,7 +88,7 @@ export function countIssuable(
     }
     case MEDIA_TYPE_AMORTIZED_BATCH_REQUEST: {
       const request = refusingMalformed(() => parseAmortizedBatchTokenRequest(body, limits));
-      issuanceKeyFor(keyRing, request);
+      activeKeyFor(keyRing, request);
       return request.blindedElements.length;
     }
   }
@@ -83,7 +96,22 @@ export function countIssuable(
 }
 
 function isIssuable(keyRing: KeyRing, request: TokenRequest): boolean {
-  return keyRing.issuanceKey(request.tokenType, request.truncatedTokenKeyId) !== undefined;
+  const key = keyRing.issuanceKey(request.tokenType, request.truncatedTokenKeyId);
+  if (key === undefined) return false;
+  return request.tokenType !== TOKEN_TYPE_BLIND_RSA || isUnit(key, request.blindedMessage);
+}
+
+function checkBlindedMessage(key: IssuerKeyRecord, { blindedMessage }: TokenRequest): void {
+  if (isUnit(key, blindedMessage)) return;
+  throw new StileError("TOKEN_REQUEST_INVALID", "blinded_msg: expected 1 to the modulus less 1");
+}
+
+/** Public values only: both are known to whoever asks. */
+function isUnit({ publicKeySpki }: IssuerKeyRecord, blindedMessage: Uint8Array): boolean {
+  const modulus = parseBlindRsaTokenKey(publicKeySpki);
+  const at = modulus.findIndex((byte, i) => byte !== blindedMessage[i]);
+  const isBelow = at >= 0 && (blindedMessage[at] ?? 0) < (modulus[at] ?? 0);
+  return isBelow && blindedMessage.some((byte) => byte !== 0);
 }
 
 /** draft-ietf-privacypass-batched-tokens: "it MUST return an HTTP 400". */

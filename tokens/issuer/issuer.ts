@@ -3,7 +3,7 @@
  * body of a request to the body of a response. It knows nothing of who asks and charges no one;
  * `countTokenRequests` tells the attester what to charge before the issuer is asked.
  */
-import { concatBytes, isStileError } from "../../wire/index.ts";
+import { concatBytes } from "../../wire/index.ts";
 import type { KeyRing } from "../keys/key-ring.ts";
 import type { BlindSigner } from "../stores.ts";
 import {
@@ -32,18 +32,20 @@ import {
 } from "../structures/token-request.ts";
 import { tokenTypeEntry } from "../structures/token-types.ts";
 import {
+  activeKeyFor,
   countIssuable,
   issuanceKeyFor,
   noneIssuable,
   refusingMalformed,
   unknownMediaType,
 } from "./examine.ts";
+import { signBatch } from "./sign-batch.ts";
 
 export interface IssuerOptions {
   readonly keyRing: KeyRing;
   readonly signer: BlindSigner;
   readonly limits: BatchLimits;
-  /** Most signatures of one batch that are asked for at a time, so that one batch cannot fill the queue. */
+  /** Most messages of one batch that are with the signer at a time, so that one batch cannot fill its queue. */
   readonly batchConcurrency: number;
 }
 
@@ -62,7 +64,7 @@ export interface IssuanceResult {
 export interface Issuer {
   /**
    * How many tokens {@link issue} would give for this body now, 1 or more, by everything that can be
-   * known without signing; what the signer finds out (a message above the modulus) is not among it.
+   * known without signing; what the signer finds out (an element that is none of the group) is not among it.
    * For charging before issuance, so that a refused request costs nothing.
    * @param body hostile
    * @throws as {@link issue} for a request that cannot be issued
@@ -90,16 +92,6 @@ export function createIssuer(options: IssuerOptions): Issuer {
     return { tokenType: request.tokenType, response };
   }
 
-  /** As {@link issueOne}; `undefined` for a request that can not be issued. */
-  async function issueOptional(request: TokenRequest): Promise<TokenResponse | undefined> {
-    try {
-      return await issueOne(request);
-    } catch (error) {
-      if (isRefusal(error)) return undefined;
-      throw error;
-    }
-  }
-
   async function issueSingle(body: Uint8Array): Promise<IssuanceResult> {
     const request = refusingMalformed(() => parseTokenRequest(body));
     const response = encodeTokenResponse(await issueOne(request));
@@ -108,7 +100,7 @@ export function createIssuer(options: IssuerOptions): Issuer {
 
   async function issueBatch(body: Uint8Array): Promise<IssuanceResult> {
     const requests = refusingMalformed(() => parseGenericBatchTokenRequest(body, limits));
-    const responses = await inParallel(requests, batchConcurrency, issueOptional);
+    const responses = await signBatch(requests, { keyRing, signer, concurrency: batchConcurrency });
     const issued = responses.filter((response) => response !== undefined).length;
     if (issued === 0) throw noneIssuable();
     return {
@@ -140,7 +132,7 @@ async function issueAmortized(options: IssuerOptions, body: Uint8Array): Promise
   const { keyRing, signer, limits } = options;
   const request = refusingMalformed(() => parseAmortizedBatchTokenRequest(body, limits));
   const { tokenType, blindedElements } = request;
-  const key = issuanceKeyFor(keyRing, request);
+  const key = activeKeyFor(keyRing, request);
   const response = await signer.blindSign(key.tokenKeyId, concatBytes(blindedElements));
   return {
     status: 200,
@@ -160,37 +152,4 @@ function encodeAmortized(tokenType: number, response: Uint8Array): Uint8Array {
   }
   const evaluatedProof = response.subarray(proofAt);
   return encodeAmortizedBatchTokenResponse({ tokenType, evaluatedElements, evaluatedProof });
-}
-
-/** What one request of a batch may fail with, by its own fault. */
-function isRefusal(error: unknown): boolean {
-  return (
-    isStileError(error, "TOKEN_REQUEST_INVALID") ||
-    isStileError(error, "TOKEN_TYPE_UNSUPPORTED") ||
-    isStileError(error, "TOKEN_KEY_UNKNOWN")
-  );
-}
-
-/** Maps in order with at most `concurrency` calls at a time; the first failure stops the rest. */
-async function inParallel<T, R>(
-  items: readonly T[],
-  concurrency: number,
-  work: (item: T) => Promise<R>,
-): Promise<R[]> {
-  const results: R[] = [];
-  const queue = items.entries();
-  let failed = false;
-  const lane = async (): Promise<void> => {
-    for (const [index, item] of queue) {
-      if (failed) return;
-      try {
-        results[index] = await work(item);
-      } catch (error) {
-        failed = true;
-        throw error;
-      }
-    }
-  };
-  await Promise.all(Array.from({ length: Math.min(concurrency, items.length) }, lane));
-  return results;
 }

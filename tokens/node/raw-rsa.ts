@@ -33,6 +33,25 @@ export function rawRsaSign(
   return signature;
 }
 
+/**
+ * The same for several messages end to end; all or nothing.
+ * @throws as {@link rawRsaSign}
+ */
+export function rawRsaSignAll(
+  privateKey: KeyObject,
+  blindedMessages: Uint8Array,
+): Uint8Array<ArrayBuffer> {
+  const length = modulusBytes(privateKey);
+  if (blindedMessages.length === 0 || blindedMessages.length % length !== 0) {
+    throw invalid("expected modulus length");
+  }
+  const signatures = new Uint8Array(blindedMessages.length);
+  for (let at = 0; at < signatures.length; at += length) {
+    signatures.set(rawRsaSign(privateKey, blindedMessages.subarray(at, at + length)), at);
+  }
+  return signatures;
+}
+
 function modulusBytes(key: KeyObject): number {
   const bits = key.asymmetricKeyDetails?.modulusLength;
   if (key.asymmetricKeyType !== "rsa" || bits === undefined) {
