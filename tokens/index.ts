@@ -27,6 +27,23 @@ export {
   parseGenericBatchTokenResponse,
 } from "./structures/generic-batch.ts";
 export {
+  EXTENSION_TYPE_EXPIRATION,
+  expirationExtension,
+  type ExpirationTimestamp,
+  parseExpirationTimestamp,
+} from "./structures/expiration.ts";
+export {
+  encodeExtendedTokenRequest,
+  type ExtendedTokenRequest,
+  parseExtendedTokenRequest,
+} from "./structures/extended-token-request.ts";
+export {
+  encodeExtensions,
+  type Extension,
+  type Extensions,
+  parseExtensions,
+} from "./structures/extensions.ts";
+export {
   encodeIssuerDirectory,
   type IssuerDirectory,
   type IssuerDirectoryKey,
@@ -63,8 +80,10 @@ export {
   type TokenResponse,
 } from "./structures/token-request.ts";
 export {
+  hasPublicMetadata,
   isPrivateTokenType,
   TOKEN_TYPE_BLIND_RSA,
+  TOKEN_TYPE_PARTIALLY_BLIND_RSA,
   TOKEN_TYPE_VOPRF_P384,
   TOKEN_TYPE_VOPRF_RISTRETTO255,
   tokenTypeEntry,
@@ -91,6 +110,7 @@ export {
   formatWwwAuthenticate,
   parseAuthorization,
   parseWwwAuthenticate,
+  type PresentedToken,
   type PrivateTokenChallenge,
   type ReceivedChallenge,
 } from "./challenge/private-token.ts";

@@ -115,7 +115,7 @@ export function createAdmission(options: AdmissionOptions): Admission {
       let token: Uint8Array | undefined;
       try {
         const { authorization } = request;
-        token = authorization === undefined ? undefined : parseAuthorization(authorization);
+        token = authorization === undefined ? undefined : parseAuthorization(authorization)?.token;
       } catch (error) {
         if (!isStileError(error)) throw error;
         return challenge(request, error);

@@ -56,7 +56,7 @@ const encoded = (
 
 function tokenBytes({ headers }: ProxiedRequest): Uint8Array | undefined {
   try {
-    return parseAuthorization(headers["authorization"] ?? "");
+    return parseAuthorization(headers["authorization"] ?? "")?.token;
   } catch (error) {
     if (isStileError(error)) return undefined;
     throw error;

@@ -169,8 +169,27 @@ describe("parseAuthorization", () => {
       `PrivateToken token="${TEXT}", Bearer abc`,
       `  PrivateToken   token = "${TEXT}" `,
     ]) {
-      expect(parseAuthorization(header)).toEqual(token);
+      expect(parseAuthorization(header)).toEqual({ token });
     }
+  });
+
+  it("reads the extensions of a token with metadata, once", () => {
+    const extended = Uint8Array.from({ length: 354 }, (_, i) => [0xda, 0x7a][i] ?? i % 256);
+    const extensions = Uint8Array.of(0, 4, 0, 1, 0, 0);
+    const header = formatAuthorization(extended, extensions);
+    expect(header.endsWith(', extensions="AAQAAQAA"')).toBe(true);
+    expect(parseAuthorization(header)).toEqual({ token: extended, extensions });
+    expect(parseAuthorization(formatAuthorization(extended))).toEqual({ token: extended });
+    for (const [more, code] of [
+      [', extensions="AAAA"', "WIRE_VALUE_NOT_ALLOWED"],
+      ["=", "WIRE_BAD_ENCODING"],
+    ] as const) {
+      const text = more.startsWith(",") ? header + more : header.slice(0, -1) + `${more}"`;
+      expect(codeOf(() => parseAuthorization(text))).toBe(code);
+    }
+    // Of other tokens it is a parameter like any other that is not known, and is ignored.
+    const ignored = `${formatAuthorization(token)}, extensions="?", extensions="AAAA"`;
+    expect(parseAuthorization(ignored)).toEqual({ token });
   });
 
   it("leaves other credentials alone, whatever their size and form", () => {

@@ -28,30 +28,31 @@ const crypto = createNodeTokenCrypto();
 const latin = new TextDecoder();
 
 describe.skipIf(sharedMissing)("structures against vectors", () => {
-  it.each(["privacypass-ts/auth_scheme_token_v14.json", "pat-go/token-test-vectors.json"])(
-    "RFC 9577 A.1 TokenChallenge and AuthenticatorInput: %s",
-    (path) => {
-      for (const vector of readVectors(path)) {
-        const fields = {
-          tokenType: 2,
-          issuerName: latin.decode(bytesOf(vector, "issuer_name")),
-          redemptionContext: bytesOf(vector, "redemption_context"),
-          originInfo: latin.decode(bytesOf(vector, "origin_info")),
-        };
-        const challenge = encodeTokenChallenge(fields);
-        const input = {
-          tokenType: 2,
-          nonce: bytesOf(vector, "nonce"),
-          challengeDigest: crypto.sha256(challenge),
-          tokenKeyId: bytesOf(vector, "token_key_id"),
-        };
-        const encoded = bytesOf(vector, "token_authenticator_input");
-        expect(encodeHex(encodeAuthenticatorInput(input))).toBe(encodeHex(encoded));
-        expect(parseAuthenticatorInput(atOffset(encoded))).toEqual(input);
-        expect(parseTokenChallenge(atOffset(challenge))).toEqual({ ...fields, raw: challenge });
-      }
-    },
-  );
+  it.each([
+    ["privacypass-ts/auth_scheme_token_v14.json", 2],
+    ["pat-go/token-test-vectors.json", 2],
+    ["privacypass-ts/auth_scheme_token_with_extensions_v1.json", 0xda7a],
+  ])("RFC 9577 A.1 TokenChallenge and AuthenticatorInput: %s", (path, tokenType) => {
+    for (const vector of readVectors(path)) {
+      const fields = {
+        tokenType,
+        issuerName: latin.decode(bytesOf(vector, "issuer_name")),
+        redemptionContext: bytesOf(vector, "redemption_context"),
+        originInfo: latin.decode(bytesOf(vector, "origin_info")),
+      };
+      const challenge = encodeTokenChallenge(fields);
+      const input = {
+        tokenType,
+        nonce: bytesOf(vector, "nonce"),
+        challengeDigest: crypto.sha256(challenge),
+        tokenKeyId: bytesOf(vector, "token_key_id"),
+      };
+      const encoded = bytesOf(vector, "token_authenticator_input");
+      expect(encodeHex(encodeAuthenticatorInput(input))).toBe(encodeHex(encoded));
+      expect(parseAuthenticatorInput(atOffset(encoded))).toEqual(input);
+      expect(parseTokenChallenge(atOffset(challenge))).toEqual({ ...fields, raw: challenge });
+    }
+  });
 
   it.each([
     ["privacypass-ts/pub_verif_rfc9578.go.json", 2],
@@ -204,7 +205,7 @@ describe("Token and TokenRequest", () => {
   });
 
   it("rejects a token type whose sizes are not known", () => {
-    for (const type of [0x0000, 0x0003, 0x02aa, 0xda7a, 0xffff]) {
+    for (const type of [0x0000, 0x0003, 0x02aa, 0xda7b, 0xffff]) {
       const bytes = Uint8Array.from(token);
       bytes.set([type >> 8, type & 0xff]);
       expect(codeOf(() => parseToken(bytes))).toBe("TOKEN_TYPE_UNSUPPORTED");

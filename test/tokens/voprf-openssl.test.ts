@@ -1,11 +1,11 @@
 /** P-384 on an OpenSSL that was built without its deprecated functions. */
 import { expect, it, vi } from "vitest";
 import { createVoprfEngine } from "../../tokens/voprf/index.ts";
-import type * as libcrypto from "../../tokens/voprf/libcrypto.ts";
+import type * as libcrypto from "../../tokens/openssl/libcrypto.ts";
 import { concatBytes } from "../../wire/index.ts";
 import { random } from "./voprf-fixtures.ts";
 
-vi.mock("../../tokens/voprf/libcrypto.ts", async (original) => {
+vi.mock("../../tokens/openssl/libcrypto.ts", async (original) => {
   const { loadLibcrypto } = await original<typeof libcrypto>();
   return {
     loadLibcrypto: () => {

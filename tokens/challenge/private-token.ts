@@ -9,7 +9,7 @@ import {
   peekTokenType,
   type TokenChallenge,
 } from "../structures/token-challenge.ts";
-import { tokenTypeEntry } from "../structures/token-types.ts";
+import { hasPublicMetadata, tokenTypeEntry } from "../structures/token-types.ts";
 import { type AuthItem, MAX_AUTH_HEADER_LENGTH, parseAuthItems } from "./http-auth.ts";
 
 const SCHEME = "PrivateToken";
@@ -91,19 +91,32 @@ function readChallenge(item: AuthItem): ReceivedChallenge | undefined {
   }
 }
 
-/** The value of an `Authorization` header with this token. */
-export function formatAuthorization(token: Uint8Array): string {
-  return `${SCHEME} token="${encodeBase64Url(token, "padded")}"`;
+/** What an `Authorization` header presents: hostile where it was received. */
+export interface PresentedToken {
+  readonly token: Uint8Array;
+  /** Of a token with public metadata: encoded Extensions (draft-ietf-privacypass-auth-scheme-extensions). */
+  readonly extensions?: Uint8Array;
 }
 
 /**
- * The bytes of the token in an `Authorization` header; `undefined` when it holds no PrivateToken
+ * The value of an `Authorization` header with this token.
+ * @param extensions encoded, of a token with public metadata
+ */
+export function formatAuthorization(token: Uint8Array, extensions?: Uint8Array): string {
+  const credentials = `${SCHEME} token="${encodeBase64Url(token, "padded")}"`;
+  if (extensions === undefined) return credentials;
+  return `${credentials}, extensions="${encodeBase64Url(extensions, "padded")}"`;
+}
+
+/**
+ * What an `Authorization` header presents; `undefined` when it holds no PrivateToken
  * credentials. Other parameters are ignored (RFC 9577 §2.2.2). Nothing is verified.
  * @param header hostile
  * @throws `WIRE_LENGTH_OUT_OF_BOUNDS` above 16 KiB, `WIRE_BAD_ENCODING` for text that is no list of
- * credentials or no base64url, `WIRE_VALUE_NOT_ALLOWED` where there is not exactly one token
+ * credentials or no base64url, `WIRE_VALUE_NOT_ALLOWED` where there is not exactly one token, or where a token
+ * with metadata has its extensions twice
  */
-export function parseAuthorization(header: string): Uint8Array | undefined {
+export function parseAuthorization(header: string): PresentedToken | undefined {
   // Most requests carry other credentials or none, of any size and form: they are not ours to judge.
   if (!header.toLowerCase().includes("privatetoken")) return undefined;
   if (header.length > MAX_AUTH_HEADER_LENGTH) {
@@ -116,11 +129,16 @@ export function parseAuthorization(header: string): Uint8Array | undefined {
   }
   const [credentials, ...others] = items.filter(isPrivateToken);
   if (credentials === undefined) return undefined;
-  const token = onlyParam(credentials, "token");
-  if (others.length > 0 || token === undefined) {
+  const text = onlyParam(credentials, "token");
+  if (others.length > 0 || text === undefined) {
     throw new StileError("WIRE_VALUE_NOT_ALLOWED", "Authorization: expected one token");
   }
-  return decodeBase64Url(token, "token");
+  const token = decodeBase64Url(text, "token");
+  // Of a token without metadata it is an unknown parameter.
+  const isExtended = token.length >= 2 && hasPublicMetadata(peekTokenType(token));
+  const extensions = isExtended ? onlyParam(credentials, "extensions") : undefined;
+  if (extensions === undefined) return { token };
+  return { token, extensions: decodeBase64Url(extensions, "extensions") };
 }
 
 function isPrivateToken(item: AuthItem): boolean {

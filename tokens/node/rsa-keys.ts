@@ -1,5 +1,5 @@
 /**
- * RSA keys of token type 0x0002 (RFC 9578 §6.5) in Node's form. The signing key stays `rsaEncryption`:
+ * RSA keys of token types 0x0002 and 0xDA7A (RFC 9578 §6.5) in Node's form. The signing key stays `rsaEncryption`:
  * OpenSSL refuses the raw operation to an rsa-pss key. The public key goes out in RFC 9578's encoding
  * and never in Node's (see `structures/token-key.ts`).
  */
@@ -22,11 +22,16 @@ export interface BlindRsaKeyPair {
 
 /** Generates a key off the event loop, from OpenSSL's random source. Takes 50 to 500 ms. */
 export async function generateBlindRsaKey(): Promise<BlindRsaKeyPair> {
-  const { privateKey, publicKey } = await promisify(generateKeyPair)("rsa", {
+  const { privateKey } = await promisify(generateKeyPair)("rsa", {
     modulusLength: RSA_MODULUS_BITS,
     publicExponent: RSA_PUBLIC_EXPONENT,
   });
-  const publicKeySpki = encodeRsaPublicKey(publicKey);
+  return blindRsaKeyPair(privateKey);
+}
+
+/** A private key with what names it. @throws RangeError for a key that {@link encodeRsaPublicKey} refuses */
+export function blindRsaKeyPair(privateKey: KeyObject): BlindRsaKeyPair {
+  const publicKeySpki = encodeRsaPublicKey(privateKey);
   const tokenKeyId = Uint8Array.from(createHash("sha256").update(publicKeySpki).digest());
   return { privateKey, publicKeySpki, tokenKeyId };
 }

@@ -4,7 +4,7 @@
  * (is this a point, is it below the modulus) are the signer's to check.
  */
 import { Reader, StileError, Writer } from "../../wire/index.ts";
-import { type TokenTypeEntry, tokenTypeEntry } from "./token-types.ts";
+import { hasPublicMetadata, type TokenTypeEntry, tokenTypeEntry } from "./token-types.ts";
 
 /** A parsed request. Hostile: the blinded message is whatever the client chose. */
 export interface TokenRequest {
@@ -30,10 +30,19 @@ export function parseTokenRequest(bytes: Uint8Array): TokenRequest {
   return request;
 }
 
-/** @throws `WIRE_*`, `TOKEN_TYPE_UNSUPPORTED` */
+/** Of a type without metadata: the others are ExtendedTokenRequests. @throws `WIRE_*`, `TOKEN_TYPE_UNSUPPORTED` */
 export function readTokenRequest(reader: Reader): TokenRequest {
+  return readRequestOfType(reader, (tokenType) => !hasPublicMetadata(tokenType));
+}
+
+/** @throws `WIRE_*`, `TOKEN_TYPE_UNSUPPORTED` */
+export function readRequestOfType(
+  reader: Reader,
+  isExpected: (tokenType: number) => boolean,
+): TokenRequest {
   // uint16_t token_type;
   const entry = knownType(reader.u16("token_type"));
+  if (!isExpected(entry.tokenType)) throw unsupportedType();
   // uint8_t truncated_token_key_id;
   const truncatedTokenKeyId = reader.u8("truncated_token_key_id");
   // uint8_t blinded_msg[Ne or Nk];
@@ -79,5 +88,9 @@ export function encodeTokenResponse(response: TokenResponse): Uint8Array<ArrayBu
 function knownType(tokenType: number): TokenTypeEntry {
   const entry = tokenTypeEntry(tokenType);
   if (entry !== undefined) return entry;
-  throw new StileError("TOKEN_TYPE_UNSUPPORTED", "token_type: expected a known token type");
+  throw unsupportedType();
+}
+
+function unsupportedType(): StileError {
+  return new StileError("TOKEN_TYPE_UNSUPPORTED", "token_type: expected a known token type");
 }

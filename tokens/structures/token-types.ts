@@ -2,7 +2,7 @@
  * The Privacy Pass token types whose structures this code can frame, with their sizes.
  *
  * IANA "Privacy Pass Token Type" registry, RFC 9578 §8.2.1; type 0x0005 from
- * draft-ietf-privacypass-batched-tokens. That a type is in this table means that its bytes can be
+ * draft-ietf-privacypass-batched-tokens, 0xDA7A from draft-ietf-privacypass-public-metadata-issuance. That a type is in this table means that its bytes can be
  * told apart in a batch, not that it is issued or accepted here: the key ring decides that.
  */
 
@@ -12,6 +12,8 @@ export const TOKEN_TYPE_VOPRF_P384 = 0x0001;
 export const TOKEN_TYPE_BLIND_RSA = 0x0002;
 /** VOPRF (ristretto255, SHA-512), draft-ietf-privacypass-batched-tokens. */
 export const TOKEN_TYPE_VOPRF_RISTRETTO255 = 0x0005;
+/** Partially blind RSA (2048-bit), draft-ietf-privacypass-public-metadata-issuance. */
+export const TOKEN_TYPE_PARTIALLY_BLIND_RSA = 0xda7a;
 
 /** Sizes in bytes, by the specification's names where it has one. */
 export interface TokenTypeEntry {
@@ -38,6 +40,7 @@ const ENTRIES: readonly TokenTypeEntry[] = [
   entry(TOKEN_TYPE_VOPRF_P384, { Nk: 48, blindedLength: 49, proofLength: 96 }),
   entry(TOKEN_TYPE_BLIND_RSA, { Nk: 256, blindedLength: 256, proofLength: 0 }),
   entry(TOKEN_TYPE_VOPRF_RISTRETTO255, { Nk: 64, blindedLength: 32, proofLength: 64 }),
+  entry(TOKEN_TYPE_PARTIALLY_BLIND_RSA, { Nk: 256, blindedLength: 256, proofLength: 0 }),
 ];
 
 /** The sizes of a token type, or `undefined` for a type that cannot be framed. */
@@ -48,6 +51,11 @@ export function tokenTypeEntry(tokenType: number): TokenTypeEntry | undefined {
 /** True for a type whose tokens only the holder of the private key can verify (RFC 9578 §5). */
 export function isPrivateTokenType(tokenType: number): boolean {
   return (tokenTypeEntry(tokenType)?.proofLength ?? 0) > 0;
+}
+
+/** True for a type whose requests and tokens carry extensions, without which they mean nothing. */
+export function hasPublicMetadata(tokenType: number): boolean {
+  return tokenType === TOKEN_TYPE_PARTIALLY_BLIND_RSA;
 }
 
 function entry(

@@ -13,12 +13,12 @@
  * Numbers have no leading zero words but for a chance of 2^-64, which is all that their length can tell.
  */
 import { P384_SHA384, type VoprfGroup } from "./group.ts";
-import { type Libcrypto, loadLibcrypto, type Pointer } from "./libcrypto.ts";
+import { type Libcrypto, loadLibcrypto, type Pointer } from "../openssl/libcrypto.ts";
+import { made, type Scope, succeeded, withScope } from "../openssl/scope.ts";
 import { hashToP384Element } from "./noble-groups.ts";
 
 const NID_SECP384R1 = 715;
 const POINT_CONVERSION_COMPRESSED = 2;
-const BN_FLG_CONSTTIME = 4;
 const { Ne, Ns } = P384_SHA384;
 
 /** What lives as long as the process: not shared with another thread, since a BN_CTX must not be. */
@@ -161,38 +161,6 @@ function responded(
   return scalarBytes(lib, times(shifted(difference), r));
 }
 
-/** The temporaries of one call; all of them are wiped at its end, whether secret or not. */
-interface Scope {
-  number(bytes: Uint8Array): Pointer;
-  zero(): Pointer;
-  point(group: Pointer): Pointer;
-}
-
-function withScope<T>(lib: Libcrypto, work: (scope: Scope) => T): T {
-  const numbers: Pointer[] = [];
-  const points: Pointer[] = [];
-  const number = (pointer: Pointer | null): Pointer => {
-    const one = made(pointer);
-    numbers.push(one);
-    lib.setFlags(one, BN_FLG_CONSTTIME);
-    return one;
-  };
-  try {
-    return work({
-      number: (bytes) => number(lib.decodeNumber(bytes, bytes.length, null)),
-      zero: () => number(lib.newNumber()),
-      point(group) {
-        const point = made(lib.newPoint(group));
-        points.push(point);
-        return point;
-      },
-    });
-  } finally {
-    numbers.forEach((one) => lib.clearFreeNumber(one));
-    points.forEach((one) => lib.clearFreePoint(one));
-  }
-}
-
 function decoded(curve: Curve, scope: Scope, element: Uint8Array): Pointer {
   const point = scope.point(curve.group);
   const { lib, group, context } = curve;
@@ -214,13 +182,4 @@ function scalarBytes(lib: Libcrypto, value: Pointer): Uint8Array<ArrayBuffer> {
   const out = new Uint8Array(Ns);
   succeeded(lib.encodeNumber(value, out, Ns) === Ns ? 1 : 0);
   return out;
-}
-
-function made(pointer: Pointer | null): Pointer {
-  if (pointer === null) throw new Error("OpenSSL is out of memory");
-  return pointer;
-}
-
-function succeeded(result: number): void {
-  if (result !== 1) throw new Error("an operation of OpenSSL failed");
 }

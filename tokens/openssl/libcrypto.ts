@@ -1,6 +1,6 @@
 /**
- * The functions of OpenSSL's libcrypto that P-384 needs, out of the OpenSSL that the Node binary itself
- * exports: no second library, and the one that Node's own updates keep current. Only declarations; a
+ * The functions of OpenSSL's libcrypto that P-384 and partially blind RSA need, out of the OpenSSL that the
+ * Node binary itself exports: no second library, and the one that Node's own updates keep current. Only declarations; a
  * runtime that exports none of them (another engine) gives `undefined`.
  */
 import koffi from "koffi";
@@ -15,7 +15,9 @@ export interface Libcrypto {
   readonly newGroup: (nid: number) => Nullable;
   readonly groupOrder: (group: Pointer) => Nullable;
   readonly newContext: () => Nullable;
+  readonly freeContext: (context: Pointer) => void;
   readonly newMontgomery: () => Nullable;
+  readonly freeMontgomery: (montgomery: Pointer) => void;
   readonly setMontgomery: (montgomery: Pointer, modulus: Pointer, context: Pointer) => number;
   readonly newPoint: (group: Pointer) => Nullable;
   readonly clearFreePoint: (point: Pointer) => void;
@@ -69,6 +71,9 @@ export interface Libcrypto {
   readonly subtract: (out: Pointer, a: Pointer, b: Pointer) => number;
   readonly addWord: (value: Pointer, word: number) => number;
   readonly subtractWord: (value: Pointer, word: number) => number;
+  readonly halve: (out: Pointer, a: Pointer) => number;
+  readonly double: (out: Pointer, a: Pointer) => number;
+  readonly multiplyNumbers: (out: Pointer, a: Pointer, b: Pointer, context: Pointer) => number;
   readonly modulo: (out: Pointer, a: Pointer, modulus: Pointer, context: Pointer) => number;
   readonly toMontgomery: (out: Pointer, a: Pointer, mont: Pointer, context: Pointer) => number;
   readonly multiplyMontgomery: (
@@ -109,7 +114,9 @@ function functions(): Libcrypto {
     newGroup: process.func("void *EC_GROUP_new_by_curve_name(int)"),
     groupOrder: process.func("void *EC_GROUP_get0_order(void *)"),
     newContext: process.func("void *BN_CTX_new()"),
+    freeContext: process.func("void BN_CTX_free(void *)"),
     newMontgomery: process.func("void *BN_MONT_CTX_new()"),
+    freeMontgomery: process.func("void BN_MONT_CTX_free(void *)"),
     setMontgomery: process.func("int BN_MONT_CTX_set(void *, void *, void *)"),
     newPoint: process.func("void *EC_POINT_new(void *)"),
     clearFreePoint: process.func("void EC_POINT_clear_free(void *)"),
@@ -132,6 +139,9 @@ function functions(): Libcrypto {
     subtract: process.func("int BN_usub(void *, void *, void *)"),
     addWord: process.func("int BN_add_word(void *, uint64_t)"),
     subtractWord: process.func("int BN_sub_word(void *, uint64_t)"),
+    halve: process.func("int BN_rshift1(void *, void *)"),
+    double: process.func("int BN_lshift1(void *, void *)"),
+    multiplyNumbers: process.func("int BN_mul(void *, void *, void *, void *)"),
     modulo: process.func("int BN_nnmod(void *, void *, void *, void *)"),
     toMontgomery: process.func("int BN_to_montgomery(void *, void *, void *, void *)"),
     multiplyMontgomery: process.func(

@@ -1,0 +1,7 @@
+/**
+ * Partially blind RSA of token type 0xDA7A on OpenSSL: keys, and blind signatures with public metadata. What
+ * only verifies is part of the engine of Node (`tokens/node/`).
+ */
+export { generatePartiallyBlindRsaKey } from "./generate.ts";
+export { derivePrivateKey, partiallyBlindRsaEngine } from "./private-key.ts";
+export { createPartiallyBlindSigner } from "./signer.ts";
