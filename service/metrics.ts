@@ -28,6 +28,7 @@ export interface Metrics {
   readonly spendBatchSize: Histogram;
   readonly spendSeconds: Histogram;
   readonly issuerKeys: Gauge<"state">;
+  readonly reloads: Counter<"outcome">;
   /** 1 for the library that computes a private token type. */
   readonly voprfEngine: Gauge<"type" | "engine">;
 }
@@ -85,6 +86,7 @@ export function createMetrics(): Metrics {
       "duration of one durable write",
       [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1],
     ),
+    reloads: counter("reloads_total", "SIGHUP by what became of the configuration", ["outcome"]),
     issuerKeys: gauge("issuer_keys", "issuer keys by state", ["state"]),
     voprfEngine: gauge("voprf_engine", "1 for the library that computes a private token type", [
       "type",

@@ -3,7 +3,7 @@
  * its clock, randomness, stores and keys from here, and is started and stopped in one order.
  */
 import type { FastifyInstance } from "fastify";
-import { createListener, DEFAULT_LISTENER_LIMITS } from "../tls/index.ts";
+import { createListener, DEFAULT_LISTENER_LIMITS, type ListenAt } from "../tls/index.ts";
 import { TOKEN_TYPE_BLIND_RSA } from "../tokens/index.ts";
 import { StileError } from "../wire/index.ts";
 import { composeAttester } from "./attester/compose.ts";
@@ -28,10 +28,13 @@ export interface SidecarDeps {
   /** Unix milliseconds. */
   readonly clock: () => number;
   readonly log: Log;
+  /** Of the public listener, where its socket is open already. */
+  readonly listenFd?: number | undefined;
 }
 
 /** What every part of the composition shares. */
-export interface Composition extends SidecarDeps, Pick<SidecarState, "secrets" | "tokenCrypto"> {
+export interface Composition
+  extends Omit<SidecarDeps, "listenFd">, Pick<SidecarState, "secrets" | "tokenCrypto"> {
   readonly config: Config;
   readonly metrics: Metrics;
   readonly app: FastifyInstance;
@@ -93,7 +96,8 @@ async function start(
   const composition = { config, clock, log, metrics, app, proxies, secrets, tokenCrypto, onClose };
   const parts = await composeRoles(composition, state);
   await app.ready();
-  const listening = await listen(composition, parts);
+  const at = deps.listenFd === undefined ? config.listen : { fd: deps.listenFd };
+  const listening = await listen(composition, parts, at);
   return {
     ...listening,
     metrics,
@@ -162,6 +166,7 @@ async function composeRoles(composition: Composition, state: SidecarState): Prom
 async function listen(
   composition: Composition,
   parts: ComposedRoles,
+  at: ListenAt,
 ): Promise<Pick<Sidecar, "port" | "operatorAddress" | "reloadCertificates">> {
   const { app, config, metrics, onClose } = composition;
   let ready = false;
@@ -184,7 +189,7 @@ async function listen(
     observe: (event) => metrics.tlsEvents.inc({ event }),
     asksForCertificates: parts.asksForCertificates,
   });
-  const { port } = await listener.listen(config.listen);
+  const { port } = await listener.listen(at);
   ready = true;
   onClose(async () => {
     ready = false;

@@ -5,7 +5,7 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Server } from "node:https";
-import type { Socket } from "node:net";
+import { Server as NetServer, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { FastConnection } from "./splice/splicer.ts";
 
@@ -28,8 +28,11 @@ export interface Connections {
   readonly isAnswering: (socket: Duplex) => boolean;
   /** True where a silent client is waiting for us: its request is whole and nothing waits to be read. */
   readonly isOurTurn: (socket: Duplex) => boolean;
-  /** Stops accepting, cuts idle connections, lets answers end until the deadline, then cuts the rest. */
-  readonly drain: (deadlineMs: number) => Promise<void>;
+  /**
+   * Stops accepting, lets answers end until the deadline, then cuts the rest.
+   * @param idleMs how long a connection without a request may still send one, which is then its last; default 0
+   */
+  readonly drain: (deadlineMs: number, idleMs?: number) => Promise<void>;
 }
 
 export function trackConnections(server: Server): Connections {
@@ -37,6 +40,7 @@ export function trackConnections(server: Server): Connections {
   const handshaking = new Map<string, Socket>();
   const open = new Map<Duplex, OpenConnection>();
   let draining = false;
+  let cutsIdle = false;
 
   server.on("connection", (socket: Socket) => {
     const peer = peerOf(socket);
@@ -49,9 +53,15 @@ export function trackConnections(server: Server): Connections {
     handshaking.delete(peerOf(socket));
     open.set(socket, { answers: new Set(), upgraded: false, fast: undefined });
     socket.once("close", () => open.delete(socket));
-    if (draining) socket.destroy();
+    if (cutsIdle) socket.destroy();
   });
-  trackAnswers(server, open, () => draining);
+  trackAnswers(server, open, { isDraining: () => draining, cutsIdle: () => cutsIdle });
+
+  function cutIdle(): void {
+    cutsIdle = true;
+    destroyAll(handshaking.values());
+    for (const [socket, connection] of open) if (isIdle(connection)) socket.destroy();
+  }
 
   return {
     setFast: (socket, fast) => {
@@ -63,20 +73,21 @@ export function trackConnections(server: Server): Connections {
     isSecure: (socket) => open.has(socket),
     isAnswering: (socket) => hasAnswerOut(open.get(socket)),
     isOurTurn: (socket) => isOurTurn(open.get(socket), socket),
-    drain: async (deadlineMs) => {
+    drain: async (deadlineMs, idleMs = 0) => {
       draining = true;
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      destroyAll(handshaking.values());
-      for (const [socket, connection] of open) {
+      const closed = stopAccepting(server);
+      for (const connection of open.values()) {
         for (const response of connection.answers) response.shouldKeepAlive = false;
         connection.fast?.endAfterAnswer();
-        if (isIdle(connection)) socket.destroy();
       }
+      const idle = setTimeout(cutIdle, idleMs);
+      if (idleMs === 0) cutIdle();
       const deadline = setTimeout(() => {
         destroyAll(handshaking.values());
         destroyAll(open.keys());
       }, deadlineMs);
       await closed;
+      clearTimeout(idle);
       clearTimeout(deadline);
     },
   };
@@ -86,7 +97,7 @@ export function trackConnections(server: Server): Connections {
 function trackAnswers(
   server: Server,
   open: ReadonlyMap<Duplex, OpenConnection>,
-  isDraining: () => boolean,
+  { cutsIdle, isDraining }: Readonly<Record<"cutsIdle" | "isDraining", () => boolean>>,
 ): void {
   const onRequest = ({ socket }: IncomingMessage, response: ServerResponse): void => {
     const connection = open.get(socket);
@@ -96,7 +107,7 @@ function trackAnswers(
     response.once("close", () => {
       connection.answers.delete(response);
       // The head may have promised keep-alive before the drain began.
-      if (isDraining() && isIdle(connection)) socket.end();
+      if (cutsIdle() && isIdle(connection)) socket.end();
     });
   };
   for (const event of ["request", "checkContinue", "checkExpectation"]) {
@@ -106,6 +117,15 @@ function trackAnswers(
     const connection = open.get(request.socket);
     if (connection !== undefined) connection.upgraded = true;
   });
+}
+
+/** Not by node:http's own close(), which cuts a connection whose request is on its way. */
+async function stopAccepting(server: Server): Promise<void> {
+  await new Promise<void>((resolve) => {
+    NetServer.prototype.close.call(server, () => resolve());
+  });
+  // Of node:http there is only the timer left.
+  server.close();
 }
 
 function hasAnswerOut(connection: OpenConnection | undefined): boolean {

@@ -28,6 +28,7 @@ export {
 export {
   createListener,
   DEFAULT_LISTENER_LIMITS,
+  type ListenAt,
   type Listener,
   type ListenerLimits,
   type ListenerOptions,

@@ -81,14 +81,17 @@ export interface ListenerOptions {
 }
 
 export interface Listener {
-  /** @param port 0 takes any free port */
-  readonly listen: (at: {
-    readonly host: string;
-    readonly port: number;
-  }) => Promise<{ readonly port: number }>;
-  /** Stops accepting, lets open requests end until the deadline, then cuts what is left. */
-  readonly drain: (deadlineMs: number) => Promise<void>;
+  readonly listen: (at: ListenAt) => Promise<{ readonly port: number }>;
+  /**
+   * Stops accepting, lets open requests end until the deadline, then cuts what is left.
+   * @param idleMs how long connections without a request may still send one, their last; 0 cuts them at once, and
+   * with them the requests that are on their way
+   */
+  readonly drain: (deadlineMs: number, idleMs?: number) => Promise<void>;
 }
+
+/** Port 0 is any free port; `fd` is a socket that somebody else has opened and bound. */
+export type ListenAt = { readonly host: string; readonly port: number } | { readonly fd: number };
 
 const ALPN_PROTOCOLS = ["http/1.1"];
 /**
@@ -156,7 +159,7 @@ export function createListener(options: ListenerOptions): Listener {
     // Tickets under the key before are from now on answered with a full handshake.
     server.setTicketKeys(Buffer.from(options.ticketKeys?.current() ?? []));
   });
-  return { listen: (at) => listen(server, at), drain: (ms) => connections.drain(ms) };
+  return { listen: (at) => listen(server, at), drain: connections.drain };
 }
 
 /** What node:https does with a connection once it is secure: it is to be done later, or not at all. */
@@ -228,13 +231,10 @@ function refuse(socket: Duplex, status: string): void {
   );
 }
 
-function listen(
-  server: Server,
-  at: { readonly host: string; readonly port: number },
-): Promise<{ readonly port: number }> {
+function listen(server: Server, at: ListenAt): Promise<{ readonly port: number }> {
   return new Promise((resolve, reject) => {
     server.once("error", reject);
-    server.listen(at.port, at.host, () => {
+    server.listen(at, () => {
       server.off("error", reject);
       const { port } = server.address() as AddressInfo;
       resolve({ port });

@@ -2,9 +2,10 @@
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type Config, loadConfig } from "../config/index.ts";
-import { createLog, type Log } from "../log.ts";
+import { createLog } from "../log.ts";
 import { missingSecurityFixes } from "../node-version.ts";
-import { type Sidecar, startSidecar } from "../sidecar.ts";
+import { runSingle } from "../processes/single.ts";
+import type { Sidecar } from "../sidecar.ts";
 import { CliUsageError } from "./usage.ts";
 
 const JOINT_MODE =
@@ -28,8 +29,8 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   if (values.dev) return serveDevelopment(values.state, portOf(values.port));
   const path = values.config ?? process.env["STILE_CONFIG"];
   if (path === undefined) throw new CliUsageError("expected --config FILE or --dev");
-  const config = loadConfig(path, process.env);
-  return run(config, createLog(config.log.level), () => undefined);
+  const load = (): Config => loadConfig(path, process.env);
+  return run(load(), load, () => undefined);
 }
 
 /** The development parts, and the software TPM's with them, are loaded only here. */
@@ -47,28 +48,24 @@ async function serveDevelopment(dir: string, port: number): Promise<number> {
     logLevel: "warn",
     clock,
   });
-  const code = await run(development.config, createLog("warn", 2), (sidecar) => {
+  const code = await run(development.config, undefined, (sidecar) => {
     process.stdout.write(developmentHelp(development.config, development.caFile, sidecar));
   });
   await upstream.stop();
   return code;
 }
 
-/** Runs until SIGTERM or SIGINT, then drains. SIGHUP looks at the certificate files at once. */
-async function run(config: Config, log: Log, started: (sidecar: Sidecar) => void): Promise<number> {
+/** @param reload reads the configuration anew, where it came from a file */
+async function run(
+  config: Config,
+  reload: (() => Config) | undefined,
+  started: (sidecar: Sidecar) => void,
+): Promise<number> {
+  const log = createLog(config.log.level, reload === undefined ? 2 : 1);
   const warning = missingSecurityFixes(process.versions.node);
   if (warning !== undefined) log.write("warn", "node.outdated", { warning });
   if (config.role === "joint") log.write("info", "joint-mode", { warning: JOINT_MODE });
-  const sidecar = await startSidecar(config, { clock: Date.now, log });
-  log.write("info", "started", { port: sidecar.port });
-  started(sidecar);
-  process.on("SIGHUP", sidecar.reloadCertificates);
-  await new Promise<void>((resolve) => {
-    for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve());
-  });
-  log.write("info", "draining");
-  await sidecar.stop();
-  log.write("info", "stopped");
+  await runSingle({ config, reload, log, started });
   log.flush();
   return 0;
 }
