@@ -3,15 +3,15 @@
  * its clock, randomness, stores and keys from here, and is started and stopped in one order.
  */
 import type { FastifyInstance } from "fastify";
-import { createListener, DEFAULT_LISTENER_LIMITS, type ListenAt } from "../tls/index.ts";
+import { createListener, type ListenAt } from "../tls/index.ts";
 import { TOKEN_TYPE_BLIND_RSA } from "../tokens/index.ts";
-import { StileError } from "../wire/index.ts";
 import { composeAttester } from "./attester/compose.ts";
 import type { Config } from "./config/index.ts";
 import { composeEdge } from "./edge/compose.ts";
 import { followIssuer } from "./edge/follow-issuer.ts";
 import type { EdgeHandler } from "./edge/handler.ts";
-import { createTrustedProxies, type TrustedProxies } from "./edge/trusted-proxies.ts";
+import type { TrustedProxies } from "./edge/trusted-proxies.ts";
+import { composeFront, listenerLimits, trustedNetworks } from "./front.ts";
 import { createHttpApp } from "./http/app.ts";
 import { registerJwks } from "./http/jwks.ts";
 import { createOwnHandler } from "./http/own-handler.ts";
@@ -84,7 +84,7 @@ async function start(
   const metrics = createMetrics();
   const state = await openState(config, { clock, metrics, onClose });
   const { secrets, tokenCrypto } = state;
-  const proxies = proxiesOf(config);
+  const proxies = trustedNetworks(config, "trustedProxies");
   const app = await createHttpApp({
     log,
     metrics,
@@ -103,16 +103,6 @@ async function start(
     metrics,
     closeSpentStore: () => state.spentStore?.close() ?? Promise.resolve(),
   };
-}
-
-/** @throws `SERVICE_CONFIG_INVALID` */
-function proxiesOf({ listen }: Config): TrustedProxies {
-  try {
-    return createTrustedProxies(listen.trustedProxies);
-  } catch (cause) {
-    const message = "configuration: listen.trustedProxies: expected address/bits";
-    throw new StileError("SERVICE_CONFIG_INVALID", message, { cause });
-  }
 }
 
 /** What the roles of this process give to its listeners. */
@@ -168,7 +158,7 @@ async function listen(
   parts: ComposedRoles,
   at: ListenAt,
 ): Promise<Pick<Sidecar, "port" | "operatorAddress" | "reloadCertificates">> {
-  const { app, config, metrics, onClose } = composition;
+  const { app, config, metrics, onClose, proxies } = composition;
   let ready = false;
   const operator = await startOperatorListener({
     ...parts.operator,
@@ -182,7 +172,8 @@ async function listen(
     certificates,
     ticketKeys,
     unknownName: config.tls.unknownName,
-    limits: { ...DEFAULT_LISTENER_LIMITS, maxConnections: config.tls.maxConnections },
+    limits: listenerLimits(config),
+    front: composeFront(config, proxies),
     handler: parts.handler.handle,
     upgrade: parts.handler.upgrade,
     ...(parts.handler.fastPath === undefined ? {} : { fastPath: parts.handler.fastPath }),

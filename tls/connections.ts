@@ -5,8 +5,9 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Server } from "node:https";
-import { Server as NetServer, type Socket } from "node:net";
+import { Server as NetServer, Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import type { TLSSocket } from "node:tls";
 import type { FastConnection } from "./splice/splicer.ts";
 
 interface OpenConnection {
@@ -35,22 +36,24 @@ export interface Connections {
   readonly drain: (deadlineMs: number, idleMs?: number) => Promise<void>;
 }
 
-export function trackConnections(server: Server): Connections {
-  // By remote address and port, since the TLS socket does not lead back to the one that it wraps.
-  const handshaking = new Map<string, Socket>();
+/** @param onSecure gets each TLS connection first, with the TCP connection below it */
+export function trackConnections(
+  server: Server,
+  onSecure: (socket: TLSSocket, raw: Socket) => void,
+): Connections {
+  const handshaking = new Set<Socket>();
   const open = new Map<Duplex, OpenConnection>();
   let draining = false;
   let cutsIdle = false;
 
   server.on("connection", (socket: Socket) => {
-    const peer = peerOf(socket);
-    handshaking.set(peer, socket);
-    socket.once("close", () => {
-      if (handshaking.get(peer) === socket) handshaking.delete(peer);
-    });
+    handshaking.add(socket);
+    socket.once("close", () => handshaking.delete(socket));
   });
   server.on("secureConnection", (socket) => {
-    handshaking.delete(peerOf(socket));
+    const raw = rawOf(socket);
+    if (raw === undefined || !handshaking.delete(raw)) socket.destroy();
+    else onSecure(socket, raw);
     open.set(socket, { answers: new Set(), upgraded: false, fast: undefined });
     socket.once("close", () => open.delete(socket));
     if (cutsIdle) socket.destroy();
@@ -59,7 +62,7 @@ export function trackConnections(server: Server): Connections {
 
   function cutIdle(): void {
     cutsIdle = true;
-    destroyAll(handshaking.values());
+    destroyAll(handshaking);
     for (const [socket, connection] of open) if (isIdle(connection)) socket.destroy();
   }
 
@@ -69,7 +72,7 @@ export function trackConnections(server: Server): Connections {
       if (connection !== undefined) connection.fast = fast;
       if (draining) fast?.endAfterAnswer();
     },
-    rawOf: (socket) => handshaking.get(peerOf(socket)),
+    rawOf,
     isSecure: (socket) => open.has(socket),
     isAnswering: (socket) => hasAnswerOut(open.get(socket)),
     isOurTurn: (socket) => isOurTurn(open.get(socket), socket),
@@ -83,7 +86,7 @@ export function trackConnections(server: Server): Connections {
       const idle = setTimeout(cutIdle, idleMs);
       if (idleMs === 0) cutIdle();
       const deadline = setTimeout(() => {
-        destroyAll(handshaking.values());
+        destroyAll(handshaking);
         destroyAll(open.keys());
       }, deadlineMs);
       await closed;
@@ -147,8 +150,13 @@ function isIdle(connection: OpenConnection): boolean {
   return answers.size === 0 && !upgraded && fast?.isIdle() !== false;
 }
 
-function peerOf(socket: Socket): string {
-  return `${socket.remoteAddress ?? ""} ${socket.remotePort ?? ""}`;
+/**
+ * Node's own name for it, which it does not document: addresses and ports name a TCP connection as well, but not
+ * one to a Unix socket. Without it every connection would be cut, and every test would say so.
+ */
+function rawOf(socket: Socket): Socket | undefined {
+  const parent: unknown = Reflect.get(socket, "_parent");
+  return parent instanceof Socket ? parent : undefined;
 }
 
 function destroyAll(sockets: Iterable<Duplex>): void {

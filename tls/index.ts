@@ -12,6 +12,7 @@ export {
   type Forwarder,
   type ForwarderOptions,
 } from "./forwarder.ts";
+export type { FrontEvent, FrontOptions } from "./front/front.ts";
 export {
   ADDRESS_BYTES,
   isInNetwork,

@@ -5,13 +5,19 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer, type Server, type ServerOptions } from "node:https";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
 import type { CertificateEvent, CertificateSource } from "./certificates.ts";
 import { type Connections, trackConnections } from "./connections.ts";
+import {
+  createFront,
+  type FrontEvent,
+  type FrontLimits,
+  type FrontOptions,
+} from "./front/front.ts";
 import { limitPipelining } from "./pipelining.ts";
-import { createServerContexts } from "./server-contexts.ts";
+import { createServerContexts, type ServerContexts } from "./server-contexts.ts";
 import type { FastPath } from "./splice/splicer.ts";
 import type { TicketKeyEvent, TicketKeySource } from "./ticket-keys.ts";
 
@@ -21,10 +27,11 @@ export type TlsEvent =
   | "handshake-failed"
   | "connection-dropped"
   | "client-error"
+  | FrontEvent
   | CertificateEvent
   | TicketKeyEvent;
 
-export interface ListenerLimits {
+export interface ListenerLimits extends FrontLimits {
   readonly maxConnections: number;
   /** Requests of one connection that are handled at the same time; further ones wait. */
   readonly maxPipelined: number;
@@ -45,6 +52,10 @@ export interface ListenerLimits {
 
 export const DEFAULT_LISTENER_LIMITS: ListenerLimits = {
   maxConnections: 10_000,
+  maxConnectionsPerAddress: 1_000,
+  maxHandshakesPerAddress: 256,
+  maxHandshakes: 4_096,
+  proxyHeaderTimeoutMs: 5_000,
   maxPipelined: 32,
   handshakeTimeoutMs: 10_000,
   headersTimeoutMs: 15_000,
@@ -71,6 +82,8 @@ export interface ListenerOptions {
   readonly handler: (request: IncomingMessage, response: ServerResponse) => void;
   readonly upgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
   readonly observe: (event: TlsEvent) => void;
+  /** What comes before TLS. */
+  readonly front?: FrontOptions;
   /** Gets every connection first, and gives to node:http what it does not take. */
   readonly fastPath?: FastPath;
   /**
@@ -118,10 +131,15 @@ export function createListener(options: ListenerOptions): Listener {
   });
   server.maxConnections = limits.maxConnections;
   server.maxHeadersCount = limits.maxHeaders;
-  const attachHttp = takeHttp(server);
+  const attachHttp = takeListener(server, "secureConnection");
+  const front = createFront(limits, options.front ?? {}, {
+    observe,
+    startTls: takeListener(server, "connection"),
+  });
   // Node's types do not know it yet.
   Object.assign(server, { dropMaxConnection: true });
-  const connections = trackConnections(server);
+  const connections = trackConnections(server, front.secured);
+  server.on("connection", front.accept);
   server.setTimeout(limits.idleTimeoutMs, (socket) => {
     if (!connections.isOurTurn(socket)) socket.destroy();
   });
@@ -152,23 +170,31 @@ export function createListener(options: ListenerOptions): Listener {
     if (error.code === "ECONNRESET" || connections.isAnswering(socket)) socket.destroy();
     else refuse(socket, REFUSALS[error.code ?? ""] ?? "400 Bad Request");
   });
-  options.certificates.onChange(() => {
-    server.setSecureContext(contexts.fallback());
-  });
-  options.ticketKeys?.onChange(() => {
-    // Tickets under the key before are from now on answered with a full handshake.
-    server.setTicketKeys(Buffer.from(options.ticketKeys?.current() ?? []));
-  });
+  followSources(server, contexts, options);
   return { listen: (at) => listen(server, at), drain: connections.drain };
 }
 
-/** What node:https does with a connection once it is secure: it is to be done later, or not at all. */
-function takeHttp(server: Server): (socket: TLSSocket) => void {
-  const [attach, ...others] = server.listeners("secureConnection");
+function followSources(server: Server, contexts: ServerContexts, options: ListenerOptions): void {
+  const { certificates, ticketKeys } = options;
+  certificates.onChange(() => {
+    server.setSecureContext(contexts.fallback());
+  });
+  ticketKeys?.onChange(() => {
+    // Tickets under the key before are from now on answered with a full handshake.
+    server.setTicketKeys(Buffer.from(ticketKeys.current()));
+  });
+}
+
+/** What Node does with a connection once it is there, or secure: it is to be done later, or not at all. */
+function takeListener(
+  server: Server,
+  event: "connection" | "secureConnection",
+): (socket: Socket) => void {
+  const [attach, ...others] = server.listeners(event);
   if (attach === undefined || others.length > 0) {
     throw new TypeError("node:https takes its connections in another way than is known here");
   }
-  server.removeAllListeners("secureConnection");
+  server.removeAllListeners(event);
   return (socket) => {
     Reflect.apply(attach, server, [socket]);
   };

@@ -12,7 +12,7 @@ import { issuerSchema } from "./issuer.ts";
 import { choice, closed, DAY, flag, section, text, whole } from "./kinds.ts";
 import { tlsSettings } from "./tls.ts";
 import type { Config, Role } from "./types.ts";
-import { trustedProxiesSchema } from "./trusted-proxies.ts";
+import { proxyProtocolSchema, trustedProxiesSchema } from "./trusted-proxies.ts";
 import { webauthnSchema } from "./webauthn.ts";
 
 const tpmSealing = Type.Object(
@@ -209,6 +209,7 @@ const schema = Type.Object(
         host: text("address of the public listener", "::"),
         port: whole("port of the public listener", 0, 65_535, 8_443),
         trustedProxies: trustedProxiesSchema,
+        proxyProtocol: proxyProtocolSchema,
       },
       section,
     ),

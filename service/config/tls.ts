@@ -19,6 +19,9 @@ export interface TlsConfig {
   readonly ticketKeyFile?: string;
   readonly reloadSeconds: number;
   readonly maxConnections: number;
+  readonly maxConnectionsPerAddress: number;
+  readonly maxHandshakes: number;
+  readonly maxHandshakesPerAddress: number;
 }
 
 const OCSP_FILE =
@@ -65,6 +68,14 @@ const settings = Type.Object(
     ),
     reloadSeconds: whole("how often the files are looked at for a change", 1, 86_400, 10),
     maxConnections: whole("open connections; more are dropped and counted", 1, 1_000_000, 10_000),
+    maxConnectionsPerAddress: whole(
+      "of one address, IPv6 by its /64; not of listen.trustedProxies, which many clients share",
+      1,
+      1_000_000,
+      1_000,
+    ),
+    maxHandshakes: whole("handshakes under way; more are cut and counted", 1, 1_000_000, 4_096),
+    maxHandshakesPerAddress: whole("of one address, as above", 1, 1_000_000, 256),
   },
   closed,
 );

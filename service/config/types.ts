@@ -21,6 +21,7 @@ export interface Config {
     readonly host: string;
     readonly port: number;
     readonly trustedProxies: readonly string[];
+    readonly proxyProtocol: readonly string[];
   };
   readonly operator: { readonly listen: string };
   readonly stateDir: string;

@@ -41,7 +41,12 @@ function refusal(yaml: string, environment: Record<string, string> = {}): string
 describe("configuration", () => {
   it("fills in the documented defaults and is frozen", () => {
     const config = load(GOOD);
-    expect(config.listen).toEqual({ host: "::", port: 8443, trustedProxies: [] });
+    expect(config.listen).toEqual({
+      host: "::",
+      port: 8443,
+      trustedProxies: [],
+      proxyProtocol: [],
+    });
     expect(config.edge?.clearanceSeconds).toBe(1800);
     expect(config.attester?.channelBinding).toBe("required");
     expect(() => Object.assign(config.edge ?? {}, { upstream: "x" })).toThrow(TypeError);

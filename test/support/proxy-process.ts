@@ -33,7 +33,7 @@ export async function startProxy(
 ): Promise<ProxyProcess> {
   mkdirSync(dir, { recursive: true });
   const file = join(dir, `${name}-${port}.conf`);
-  writeFileSync(file, name === "nginx" ? nginxMain(dir, port) + configuration : configuration);
+  writeFileSync(file, `${name === "nginx" ? nginxMain(dir, port) : ""}${configuration}\n`);
   const args = name === "nginx" ? ["-p", dir, "-e", "stderr", "-c", file] : ["-db", "-f", file];
   const child = spawn(PROGRAMS[name], args, { stdio: ["ignore", "pipe", "pipe"] });
   let told = "";

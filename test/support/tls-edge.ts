@@ -24,6 +24,7 @@ import {
   fileCertificates,
   type Forwarder,
   type ForwarderOptions,
+  type FrontOptions,
   type Listener,
   type ListenerLimits,
   parseUpstream,
@@ -88,6 +89,7 @@ export interface EdgeOptions {
   /** `refuse` unless it is said. */
   readonly unknownName?: "refuse" | "first";
   readonly ticketKeys?: TicketKeySource;
+  readonly front?: FrontOptions;
   /** What the certificates' clock shows. */
   readonly nowMs?: number;
 }
@@ -132,6 +134,7 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
     unknownName: options.unknownName ?? "refuse",
     ...(options.ticketKeys === undefined ? {} : { ticketKeys: options.ticketKeys }),
     limits: { ...DEFAULT_LISTENER_LIMITS, timeoutCheckMs: 20, ...options.limits },
+    ...(options.front === undefined ? {} : { front: options.front }),
     handler: (request, response) => {
       handle(forwarder, request, response, extra).catch((error: unknown) =>
         refuse(request, response, note(error)),
@@ -222,7 +225,7 @@ function refuse(request: IncomingMessage, response: ServerResponse, code: string
 export function connectTls(
   port: number,
   ca: string,
-  options: ConnectionOptions = {},
+  options: ConnectionOptions & { readonly localAddress?: string } = {},
 ): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     const socket = connect({ port, host: "127.0.0.1", ca, ...options }, () => {

@@ -101,6 +101,12 @@ function spread(into: Uint8Array, read: number, gap: number): boolean {
   return true;
 }
 
+/** IPv4 in its mapped form (RFC 4291 §2.5.5.2). */
+export function isMapped(address: Uint8Array): boolean {
+  for (let i = 0; i < 12; i += 1) if (address[i] !== (i < 10 ? 0 : 0xff)) return false;
+  return true;
+}
+
 /** Allocates nothing. */
 export function isInNetwork(address: Uint8Array, { bytes, prefixBits }: Network): boolean {
   const whole = prefixBits >> 3;

@@ -4,7 +4,7 @@
  * and nothing of it proves anything: a receiver believes it by where it comes from.
  */
 import { Writer } from "../../wire/index.ts";
-import { ADDRESS_BYTES, readAddress } from "./network.ts";
+import { ADDRESS_BYTES, isMapped, readAddress } from "./network.ts";
 
 export type ProxyVersion = "v1" | "v2";
 
@@ -27,8 +27,6 @@ export const PROXY_V2_COMMAND = { LOCAL: 0x20, PROXY: 0x21 } as const;
 /** Address family and transport protocol, in one byte. */
 export const PROXY_V2_FAMILY = { UNSPEC: 0x00, TCP4: 0x11, TCP6: 0x21, UNIX: 0x31 } as const;
 
-const V4_MAPPED_ZEROES = 10;
-
 /**
  * The header for a connection that is passed on.
  * @param of undefined where its ends are not known, or where the connection is the sender's own: the receiver
@@ -44,29 +42,34 @@ export function encodeProxyHeader(
 
 function encodeV1(of: ProxiedConnection | undefined): Uint8Array<ArrayBuffer> {
   if (of === undefined) return Uint8Array.from(Buffer.from("PROXY UNKNOWN\r\n"));
-  const [from, to] = [bytesOf(of.source.address), bytesOf(of.destination.address)];
-  // Both ends are of one family; an IPv4 address beside an IPv6 one is written in its mapped form.
-  const isV4 = isMapped(from) && isMapped(to);
-  const textOf = isV4 ? ipv4Text : ipv6Text;
+  const [from, to] = addressesOf(of);
+  const family = from.length === 4 ? "TCP4" : "TCP6";
   const ports = [portOf(of.source), portOf(of.destination)];
-  const fields = ["PROXY", isV4 ? "TCP4" : "TCP6", textOf(from), textOf(to), ...ports];
+  const fields = ["PROXY", family, addressText(from), addressText(to), ...ports];
   return Uint8Array.from(Buffer.from(`${fields.join(" ")}\r\n`));
 }
 
 function encodeV2(of: ProxiedConnection | undefined): Uint8Array<ArrayBuffer> {
   const header = new Writer().bytes(PROXY_V2_SIGNATURE);
   if (of === undefined) {
-    const addresses = new Uint8Array();
-    return header.u8(PROXY_V2_COMMAND.LOCAL).u8(PROXY_V2_FAMILY.UNSPEC).vec16(addresses).finish();
+    const nothing = new Uint8Array();
+    return header.u8(PROXY_V2_COMMAND.LOCAL).u8(PROXY_V2_FAMILY.UNSPEC).vec16(nothing).finish();
   }
-  const [from, to] = [bytesOf(of.source.address), bytesOf(of.destination.address)];
-  const isV4 = isMapped(from) && isMapped(to);
-  const [start, family] = isV4
-    ? ([ADDRESS_BYTES - 4, PROXY_V2_FAMILY.TCP4] as const)
-    : ([0, PROXY_V2_FAMILY.TCP6] as const);
-  const addresses = new Writer().bytes(from.subarray(start)).bytes(to.subarray(start));
-  addresses.u16(portOf(of.source)).u16(portOf(of.destination));
-  return header.u8(PROXY_V2_COMMAND.PROXY).u8(family).vec16(addresses.finish()).finish();
+  const [from, to] = addressesOf(of);
+  const family = from.length === 4 ? PROXY_V2_FAMILY.TCP4 : PROXY_V2_FAMILY.TCP6;
+  const ends = new Writer()
+    .bytes(from)
+    .bytes(to)
+    .u16(portOf(of.source))
+    .u16(portOf(of.destination));
+  return header.u8(PROXY_V2_COMMAND.PROXY).u8(family).vec16(ends.finish()).finish();
+}
+
+/** Both of one family, 4 or 16 bytes; an IPv4 address beside an IPv6 one is in its mapped form. */
+function addressesOf({ source, destination }: ProxiedConnection): [Uint8Array, Uint8Array] {
+  const [from, to] = [bytesOf(source.address), bytesOf(destination.address)];
+  const start = isMapped(from) && isMapped(to) ? ADDRESS_BYTES - 4 : 0;
+  return [from.subarray(start), to.subarray(start)];
 }
 
 function bytesOf(address: string): Uint8Array {
@@ -80,18 +83,11 @@ function portOf({ port }: Endpoint): number {
   return port;
 }
 
-function isMapped(address: Uint8Array): boolean {
-  return address.every((byte, i) => i >= 12 || byte === (i < V4_MAPPED_ZEROES ? 0 : 0xff));
-}
-
-function ipv4Text(mapped: Uint8Array): string {
-  return mapped.subarray(ADDRESS_BYTES - 4).join(".");
-}
-
-/** Without `::`: RFC 5952 wants it in texts for people, a parser does not. */
-function ipv6Text(address: Uint8Array): string {
+/** @param bytes 4 or 16. Without `::`: RFC 5952 wants it in texts for people, a parser does not. */
+export function addressText(bytes: Uint8Array): string {
+  if (bytes.length === 4) return bytes.join(".");
   const groups = Array.from({ length: ADDRESS_BYTES / 2 }, (_, i) =>
-    (((address[2 * i] ?? 0) << 8) | (address[2 * i + 1] ?? 0)).toString(16),
+    (((bytes[2 * i] ?? 0) << 8) | (bytes[2 * i + 1] ?? 0)).toString(16),
   );
   return groups.join(":");
 }
