@@ -156,6 +156,14 @@ export {
   type RotationPlan,
 } from "./keys/key-schedule.ts";
 export {
+  checkExpirationGrid,
+  createExpirationPolicy,
+  type ExpirationGrid,
+  latestExpiration,
+  MAX_EXPIRATIONS,
+  type MetadataPolicy,
+} from "./metadata/expiration-policy.ts";
+export {
   createRedeemer,
   type RedeemedToken,
   type Redeemer,

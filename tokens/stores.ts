@@ -70,13 +70,19 @@ export interface SpentStore {
  */
 export interface BlindSigner {
   /**
-   * The blind signatures (type 0x0002: 256 bytes each) over `blindedMessage`, which is hostile: one message
+   * The blind signatures (types 0x0002 and 0xDA7A: 256 bytes each) over `blindedMessage`, which is hostile: one message
    * or several end to end, and the answer likewise; all or nothing. For types 0x0001 and 0x0005 they are
    * blinded elements, and the answer is the evaluated elements end to end, then one proof for all of them.
+   * @param metadata encoded Extensions, of type 0xDA7A and of no other; the issuer's policy has let them pass
    * @throws `TOKEN_ISSUER_BUSY` when the queue is full, `TOKEN_KEY_UNKNOWN` when this signer does not
-   * hold the key, `TOKEN_REQUEST_INVALID` when the message is no valid input of the operation
+   * hold the key, `TOKEN_REQUEST_INVALID` when the message is no valid input of the operation, or has no
+   * metadata where its type has some
    */
-  blindSign(tokenKeyId: Uint8Array, blindedMessage: Uint8Array): Promise<Uint8Array>;
+  blindSign(
+    tokenKeyId: Uint8Array,
+    blindedMessage: Uint8Array,
+    metadata?: Uint8Array,
+  ): Promise<Uint8Array>;
 }
 
 /**

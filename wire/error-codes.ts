@@ -89,6 +89,8 @@ export const ERROR_CODES = {
   TOKEN_TYPE_UNSUPPORTED: "the token type is not one that is served here",
   TOKEN_KEY_UNKNOWN: "no key with this identifier is in a usable state",
   TOKEN_REQUEST_INVALID: "the token request cannot be issued",
+  TOKEN_METADATA_REFUSED:
+    "the public metadata of a token or a token request is missing, or none that is signed and accepted here",
   TOKEN_BATCH_REFUSED: "no request of the batch can be issued",
   TOKEN_BATCH_TOO_LARGE: "the batch holds more requests than the limit",
   TOKEN_ISSUER_BUSY: "the signing queue is full",
@@ -105,6 +107,7 @@ export const ERROR_CODES = {
   TOKEN_CHALLENGE_MISMATCH: "the token was issued for a challenge that this origin does not accept",
   TOKEN_AUTHENTICATOR_INVALID: "the authenticator of the token does not verify",
   TOKEN_ALREADY_SPENT: "the token was redeemed before",
+  TOKEN_EXPIRED: "the expiration in the token's public metadata has passed",
   TOKEN_STORE_UNAVAILABLE: "the spent-token store cannot answer, so the token is refused",
   TOKEN_KEY_STORE_INVALID: "a stored key cannot be opened",
   TOKEN_ENGINE_MISSING: "no native library computes this token type, and one is required",

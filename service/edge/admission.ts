@@ -183,6 +183,7 @@ function asUnauthorized(error: StileError): StileError {
   const malformed: ReadonlySet<ErrorCode> = new Set([
     "TOKEN_TYPE_UNSUPPORTED",
     "TOKEN_KEY_UNKNOWN",
+    "TOKEN_METADATA_REFUSED",
     "WIRE_BAD_ENCODING",
     "WIRE_LENGTH_OUT_OF_BOUNDS",
     "WIRE_TOO_SHORT",

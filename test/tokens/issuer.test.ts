@@ -83,7 +83,7 @@ describe("single requests", () => {
         "TOKEN_REQUEST_INVALID",
       );
     }
-    const unknownType = Uint8Array.of(0xda, 0x7a, ...body.subarray(2));
+    const unknownType = Uint8Array.of(0xda, 0x7b, ...body.subarray(2));
     expect(await codeOfAsync(() => issuerWith(signer).issue(SINGLE, unknownType))).toBe(
       "TOKEN_TYPE_UNSUPPORTED",
     );

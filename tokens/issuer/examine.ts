@@ -13,9 +13,26 @@ import {
   MEDIA_TYPE_GENERIC_BATCH_REQUEST,
   MEDIA_TYPE_TOKEN_REQUEST,
 } from "../structures/media-types.ts";
+import type { MetadataPolicy } from "../metadata/expiration-policy.ts";
+import {
+  type ExtendedTokenRequest,
+  parseExtendedTokenRequest,
+} from "../structures/extended-token-request.ts";
+import { peekTokenType } from "../structures/token-challenge.ts";
 import { parseBlindRsaTokenKey } from "../structures/token-key.ts";
 import { parseTokenRequest, type TokenRequest } from "../structures/token-request.ts";
-import { TOKEN_TYPE_BLIND_RSA } from "../structures/token-types.ts";
+import { hasPublicMetadata, isPrivateTokenType } from "../structures/token-types.ts";
+
+/** What says whether a request can be issued. */
+export interface IssuancePolicy {
+  readonly keyRing: KeyRing;
+  readonly limits: BatchLimits;
+  /** Of type 0xDA7A; without it that type is not issued. */
+  readonly metadataPolicy?: MetadataPolicy;
+}
+
+/** A request with its metadata, where its type has any. */
+type SingleTokenRequest = Pick<ExtendedTokenRequest, "request"> & Partial<ExtendedTokenRequest>;
 
 /**
  * How many tokens a body asks for, by the same strict parse as issuance.
@@ -29,7 +46,7 @@ export function countTokenRequests(
 ): number {
   switch (mediaType) {
     case MEDIA_TYPE_TOKEN_REQUEST:
-      refusingMalformed(() => parseTokenRequest(body));
+      parseSingle(body);
       return 1;
     case MEDIA_TYPE_GENERIC_BATCH_REQUEST:
       return refusingMalformed(() => parseGenericBatchTokenRequest(body, limits)).length;
@@ -47,7 +64,7 @@ export function countTokenRequests(
  */
 export function issuanceKeyFor(keyRing: KeyRing, request: TokenRequest): IssuerKeyRecord {
   const key = activeKeyFor(keyRing, request);
-  if (request.tokenType === TOKEN_TYPE_BLIND_RSA) checkBlindedMessage(key, request);
+  if (!isPrivateTokenType(request.tokenType)) checkBlindedMessage(key, request);
   return key;
 }
 
@@ -56,9 +73,7 @@ export function activeKeyFor(
   keyRing: KeyRing,
   request: Pick<TokenRequest, "tokenType" | "truncatedTokenKeyId">,
 ): IssuerKeyRecord {
-  if (!keyRing.servesType(request.tokenType)) {
-    throw new StileError("TOKEN_TYPE_UNSUPPORTED", "token_type: expected a type of this issuer");
-  }
+  if (!keyRing.servesType(request.tokenType)) throw unservedType();
   const key = keyRing.issuanceKey(request.tokenType, request.truncatedTokenKeyId);
   if (key === undefined) {
     throw new StileError("TOKEN_KEY_UNKNOWN", "truncated_token_key_id: expected an active key");
@@ -66,19 +81,41 @@ export function activeKeyFor(
   return key;
 }
 
+/** @param body hostile. @throws `TOKEN_REQUEST_INVALID`, `TOKEN_TYPE_UNSUPPORTED` */
+function parseSingle(body: Uint8Array): SingleTokenRequest {
+  return refusingMalformed(() =>
+    hasPublicMetadata(peekTokenType(body))
+      ? parseExtendedTokenRequest(body)
+      : { request: parseTokenRequest(body) },
+  );
+}
+
+/**
+ * A request that may be signed, and the key for it.
+ * @param body hostile
+ * @throws as {@link issuanceKeyFor}; `TOKEN_METADATA_REFUSED`
+ */
+export function issuableSingle(
+  { keyRing, metadataPolicy }: IssuancePolicy,
+  body: Uint8Array,
+): SingleTokenRequest & { readonly key: IssuerKeyRecord } {
+  const single = parseSingle(body);
+  if (single.extensions !== undefined && metadataPolicy === undefined) throw unservedType();
+  const key = issuanceKeyFor(keyRing, single.request);
+  if (single.extensions !== undefined) metadataPolicy?.checkRequested(single.extensions);
+  return { ...single, key };
+}
+
 /** `Issuer.examine`: what would be issued now, by everything that can be known without signing. */
 export function countIssuable(
-  keyRing: KeyRing,
-  limits: BatchLimits,
+  policy: IssuancePolicy,
   mediaType: IssuanceMediaType,
   body: Uint8Array,
 ): number {
+  const { keyRing, limits } = policy;
   switch (mediaType) {
     case MEDIA_TYPE_TOKEN_REQUEST:
-      issuanceKeyFor(
-        keyRing,
-        refusingMalformed(() => parseTokenRequest(body)),
-      );
+      issuableSingle(policy, body);
       return 1;
     case MEDIA_TYPE_GENERIC_BATCH_REQUEST: {
       const requests = refusingMalformed(() => parseGenericBatchTokenRequest(body, limits));
@@ -98,7 +135,7 @@ export function countIssuable(
 function isIssuable(keyRing: KeyRing, request: TokenRequest): boolean {
   const key = keyRing.issuanceKey(request.tokenType, request.truncatedTokenKeyId);
   if (key === undefined) return false;
-  return request.tokenType !== TOKEN_TYPE_BLIND_RSA || isUnit(key, request.blindedMessage);
+  return isPrivateTokenType(request.tokenType) || isUnit(key, request.blindedMessage);
 }
 
 function checkBlindedMessage(key: IssuerKeyRecord, { blindedMessage }: TokenRequest): void {
@@ -127,6 +164,10 @@ export function refusingMalformed<T>(parse: () => T): T {
     if (!isStileError(cause) || !cause.code.startsWith("WIRE_")) throw cause;
     throw new StileError("TOKEN_REQUEST_INVALID", cause.message, { cause });
   }
+}
+
+function unservedType(): StileError {
+  return new StileError("TOKEN_TYPE_UNSUPPORTED", "token_type: expected a type of this issuer");
 }
 
 export function unknownMediaType(mediaType: never): never {

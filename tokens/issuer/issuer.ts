@@ -4,14 +4,12 @@
  * `countTokenRequests` tells the attester what to charge before the issuer is asked.
  */
 import { concatBytes } from "../../wire/index.ts";
-import type { KeyRing } from "../keys/key-ring.ts";
 import type { BlindSigner } from "../stores.ts";
 import {
   encodeAmortizedBatchTokenResponse,
   parseAmortizedBatchTokenRequest,
 } from "../structures/amortized-batch.ts";
 import {
-  type BatchLimits,
   encodeGenericBatchTokenResponse,
   parseGenericBatchTokenRequest,
 } from "../structures/generic-batch.ts";
@@ -24,27 +22,21 @@ import {
   MEDIA_TYPE_TOKEN_REQUEST,
   MEDIA_TYPE_TOKEN_RESPONSE,
 } from "../structures/media-types.ts";
-import {
-  encodeTokenResponse,
-  parseTokenRequest,
-  type TokenRequest,
-  type TokenResponse,
-} from "../structures/token-request.ts";
+import { encodeTokenResponse } from "../structures/token-request.ts";
 import { tokenTypeEntry } from "../structures/token-types.ts";
 import {
   activeKeyFor,
   countIssuable,
-  issuanceKeyFor,
+  type IssuancePolicy,
+  issuableSingle,
   noneIssuable,
   refusingMalformed,
   unknownMediaType,
 } from "./examine.ts";
 import { signBatch } from "./sign-batch.ts";
 
-export interface IssuerOptions {
-  readonly keyRing: KeyRing;
+export interface IssuerOptions extends IssuancePolicy {
   readonly signer: BlindSigner;
-  readonly limits: BatchLimits;
   /** Most messages of one batch that are with the signer at a time, so that one batch cannot fill its queue. */
   readonly batchConcurrency: number;
 }
@@ -73,7 +65,7 @@ export interface Issuer {
   /**
    * @param body hostile
    * @throws `TOKEN_REQUEST_INVALID`, `TOKEN_TYPE_UNSUPPORTED`, `TOKEN_KEY_UNKNOWN`,
-   * `TOKEN_BATCH_TOO_LARGE`: all of them 422 in HTTP
+   * `TOKEN_METADATA_REFUSED`, `TOKEN_BATCH_TOO_LARGE`: all of them 422 in HTTP
    * @throws `TOKEN_BATCH_REFUSED` for a generic batch of which nothing can be issued: 400
    * @throws `TOKEN_ISSUER_BUSY`, `TOKEN_SIGNATURE_FAULT` of the signer; nothing is then issued
    */
@@ -86,16 +78,12 @@ export function createIssuer(options: IssuerOptions): Issuer {
     throw new RangeError("batchConcurrency: expected 1 or more");
   }
 
-  async function issueOne(request: TokenRequest): Promise<TokenResponse> {
-    const key = issuanceKeyFor(keyRing, request);
-    const response = await signer.blindSign(key.tokenKeyId, request.blindedMessage);
-    return { tokenType: request.tokenType, response };
-  }
-
   async function issueSingle(body: Uint8Array): Promise<IssuanceResult> {
-    const request = refusingMalformed(() => parseTokenRequest(body));
-    const response = encodeTokenResponse(await issueOne(request));
-    return { status: 200, mediaType: MEDIA_TYPE_TOKEN_RESPONSE, body: response, issued: 1 };
+    const { extensions, key, request } = issuableSingle(options, body);
+    const { blindedMessage, tokenType } = request;
+    const response = await signer.blindSign(key.tokenKeyId, blindedMessage, extensions?.encoded);
+    const encoded = encodeTokenResponse({ tokenType, response });
+    return { status: 200, mediaType: MEDIA_TYPE_TOKEN_RESPONSE, body: encoded, issued: 1 };
   }
 
   async function issueBatch(body: Uint8Array): Promise<IssuanceResult> {
@@ -112,7 +100,7 @@ export function createIssuer(options: IssuerOptions): Issuer {
   }
 
   return {
-    examine: (mediaType, body) => countIssuable(keyRing, limits, mediaType, body),
+    examine: (mediaType, body) => countIssuable(options, mediaType, body),
     async issue(mediaType, body) {
       switch (mediaType) {
         case MEDIA_TYPE_TOKEN_REQUEST:
