@@ -3,8 +3,9 @@
  * not spend a second token. A JWT (RFC 7519, ES256) so that HAProxy, Envoy and others can check it with
  * the JWKS alone. It says which host, from when until when, and nothing else: no subject, no identifier.
  */
-import type { KeyObject } from "node:crypto";
-import { exportJWK, type JWK, jwtVerify, SignJWT } from "jose";
+import { type KeyObject, sign } from "node:crypto";
+import { exportJWK, type JWK, jwtVerify } from "jose";
+import { encodeBase64Url, encodeUtf8 } from "../../wire/index.ts";
 
 /** `__Host-` makes browsers insist on Secure, Path=/ and no Domain (RFC 6265bis §4.1.3.2). */
 export const CLEARANCE_COOKIE = "__Host-stile";
@@ -49,8 +50,9 @@ export interface Clearance {
 
 export function createClearance(options: ClearanceOptions): Clearance {
   const { keyId } = options;
+  const header = jsonPart({ alg: "ES256", typ: TYPE, kid: keyId });
   return {
-    grant: (host, redeemedAtMs) => grantClearance(options, host, redeemedAtMs),
+    grant: async (host, redeemedAtMs) => grantClearance(options, header, host, redeemedAtMs),
     isValid: createVerifier(options),
     publicPem: options.publicKey.export({ format: "pem", type: "spki" }),
     publicJwk: async () => ({
@@ -62,24 +64,26 @@ export function createClearance(options: ClearanceOptions): Clearance {
   };
 }
 
-async function grantClearance(
+function grantClearance(
   options: ClearanceOptions,
+  header: string,
   host: string,
   redeemedAtMs: number,
-): Promise<GrantedClearance | undefined> {
-  const issuedAt = Math.floor(redeemedAtMs / 1_000);
-  const expiresAt = issuedAt + options.lifetimeSeconds;
-  const expiresInSeconds = Math.floor(expiresAt - options.clock() / 1_000);
+): GrantedClearance | undefined {
+  const iat = Math.floor(redeemedAtMs / 1_000);
+  const exp = iat + options.lifetimeSeconds;
+  const expiresInSeconds = Math.floor(exp - options.clock() / 1_000);
   if (expiresInSeconds <= 0) return undefined;
-  const jwt = await new SignJWT({})
-    .setProtectedHeader({ alg: "ES256", typ: TYPE, kid: options.keyId })
-    .setIssuer(options.issuer)
-    .setAudience(host)
-    .setIssuedAt(issuedAt)
-    .setExpirationTime(expiresAt)
-    .sign(options.privateKey);
+  const input = `${header}.${jsonPart({ iss: options.issuer, aud: host, iat, exp })}`;
+  // RFC 7515 §7.1, RFC 7518 §3.4: R and S, not DER. In place, since it takes less than asking another thread.
+  const key = { key: options.privateKey, dsaEncoding: "ieee-p1363" } as const;
+  const jwt = `${input}.${encodeBase64Url(sign("sha256", encodeUtf8(input), key))}`;
   const attributes = `Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=${expiresInSeconds}`;
   return { jwt, setCookie: `${CLEARANCE_COOKIE}=${jwt}; ${attributes}`, expiresInSeconds };
+}
+
+function jsonPart(value: Readonly<Record<string, unknown>>): string {
+  return encodeBase64Url(encodeUtf8(JSON.stringify(value)));
 }
 
 function createVerifier(options: ClearanceOptions): Clearance["isValid"] {

@@ -16,7 +16,7 @@ import { type Adaptive, createAdaptive } from "./adaptive/adaptive.ts";
 import { createAdmission } from "./admission.ts";
 import { type Clearance, createClearance } from "./clearance.ts";
 import { createCors } from "./cors.ts";
-import { createFastGate, createGate } from "./gate.ts";
+import { createGate } from "./gate.ts";
 import { createEdgeFastPath } from "./fast-path.ts";
 import { createEdgeHandler, type EdgeHandler } from "./handler.ts";
 import { normalHost } from "./host.ts";
@@ -74,23 +74,21 @@ export async function composeEdge(
     ...(page === undefined ? {} : { page }),
   });
   const adaptive = composeAdaptive(composition, edge);
-  const gateOptions = { rules, mode: edge.mode, adaptive, admission, metrics };
   const shared = {
     hosts: edge.hosts,
     cors: createCors(edge.cors.origins),
     forwarder,
     log,
     proxies,
+    gate: createGate({ rules, mode: edge.mode, adaptive, admission, metrics }),
     ...(adaptive === undefined ? {} : { adaptive }),
+    ...(page === undefined ? {} : { page }),
   };
   const handler = createEdgeHandler({
     ...shared,
-    ...(page === undefined ? {} : { page }),
-    gate: createGate(gateOptions),
     ownEndpoints: (request, response) => app.routing(request, response),
   });
-  const gate = createFastGate(gateOptions);
-  const fastPath = createEdgeFastPath({ ...shared, gate, clock: composition.clock });
+  const fastPath = createEdgeFastPath({ ...shared, clock: composition.clock });
   return {
     handler: edge.fastPath ? { ...handler, fastPath } : handler,
     publicJwk: await clearance.publicJwk(),

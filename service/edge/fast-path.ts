@@ -1,18 +1,29 @@
 /**
- * The edge in front of the fast path (tls/splice): forwards there what a rule opens or a clearance admits, and
- * leaves everything else to the handler: other hosts, our own endpoints, preflights, tokens, challenges. What it
- * answers itself, where the upstream fails, reads as the handler's.
+ * The edge in front of the fast path (tls/splice): the same decisions and answers as the handler's, for requests
+ * that are plainly for the upstream. It leaves to the handler other hosts, our own endpoints, preflights and
+ * what comes through a proxy.
  */
 import { STATUS_CODES } from "node:http";
-import type { FastPath, FastPathOptions, Forwarder } from "../../tls/index.ts";
+import type {
+  FastPath,
+  FastPathOptions,
+  Forwarder,
+  ForwardExtra,
+  LocalAnswer,
+  RequestHead,
+} from "../../tls/index.ts";
 import type { Log } from "../log.ts";
+import { type Problem, problemOf } from "../problems.ts";
+import type { RenderedPage } from "../web/page.ts";
 import type { Adaptive } from "./adaptive/adaptive.ts";
+import type { AdmissionDecision, AdmissionRequest } from "./admission.ts";
 import type { Cors } from "./cors.ts";
-import type { FastGate } from "./gate.ts";
+import type { Gate } from "./gate.ts";
 import { notedProblem } from "./handler.ts";
 import { normalHost } from "./host.ts";
-import { refusalBody, securityHeaders } from "./refusal.ts";
+import { type PageFor, refusalBody, securityHeaders } from "./refusal.ts";
 import {
+  admissionRequest,
   factsOfHead,
   forwardedHeaders,
   isBodyless,
@@ -23,14 +34,18 @@ import type { TrustedProxies } from "./trusted-proxies.ts";
 
 export interface EdgeFastPathOptions {
   readonly hosts: readonly string[];
-  readonly gate: FastGate;
+  readonly gate: Gate;
   readonly cors: Cors;
   readonly forwarder: Forwarder;
   readonly log: Log;
   readonly proxies: TrustedProxies;
   readonly clock: () => number;
   readonly adaptive?: Adaptive;
+  readonly page?: PageFor;
 }
+
+type Challenged = Extract<AdmissionDecision, { kind: "challenged" }>;
+type HeaderList = ForwardExtra["responseHeaders"];
 
 const OTHER = { kind: "other" } as const;
 
@@ -44,30 +59,61 @@ export function createEdgeFastPath(options: EdgeFastPathOptions): FastPath {
     // Preflights are among the requests for OPTIONS.
     if (!hosts.has(host) || head.method === "OPTIONS" || isOwnPath(head.target)) return OTHER;
     const facts = factsOfHead(head, socket);
-    const sent = { authorization: facts.field("authorization"), cookie: facts.field("cookie") };
-    const admitted = await options.gate(judgedRequest(facts, host), sent);
-    if (admitted === undefined) return OTHER;
-    const extra = forwardedHeaders(facts, admitted);
-    const onOutcome = options.adaptive?.watchAnswer(host, isBodyless(facts));
-    return { kind: "forward", extra: onOutcome === undefined ? extra : { ...extra, onOutcome } };
+    try {
+      const request = (): AdmissionRequest => admissionRequest(facts, host);
+      const decision = await options.gate(judgedRequest(facts, host), request);
+      if (decision.kind === "challenged") {
+        return { kind: "answer", answer: challenge(options, head, decision) };
+      }
+      const onOutcome = options.adaptive?.watchAnswer(host, isBodyless(facts));
+      return { kind: "forward", extra: { ...forwardedHeaders(facts, decision), onOutcome } };
+    } catch (error) {
+      return { kind: "answer", answer: refusal(error, head, []) };
+    }
   };
 
-  const refusal: FastPathOptions["refusal"] = (error, { fields }, extra) => {
-    const problem = notedProblem(options.log, error);
-    const { body, contentType } = refusalBody(problem, fields.get("accept"));
-    const headers = {
-      ...securityHeaders,
-      ...problem.headers,
-      ...options.cors.headersFor({ headers: { origin: fields.get("origin") } }),
-      "content-type": contentType,
-    };
-    return {
-      status: problem.status,
-      reason: STATUS_CODES[problem.status] ?? "",
-      headers: [...Object.entries(headers), ...extra.responseHeaders],
-      body,
-    };
-  };
+  const refusal = (error: unknown, head: RequestHead, added: HeaderList): LocalAnswer =>
+    answerOf(options, head, notedProblem(options.log, error), added);
 
-  return options.forwarder.fastPath({ decide, refusal, clock: options.clock });
+  return options.forwarder.fastPath({
+    decide,
+    refusal: (error, head, extra) => refusal(error, head, extra.responseHeaders),
+    clock: options.clock,
+  });
+}
+
+function challenge(
+  options: EdgeFastPathOptions,
+  head: RequestHead,
+  { error, wwwAuthenticate }: Challenged,
+): LocalAnswer {
+  const headers = Object.fromEntries(head.fields);
+  const page = options.page?.({ headers, method: head.method }, wwwAuthenticate);
+  const added: HeaderList = [["www-authenticate", wwwAuthenticate]];
+  return answerOf(options, head, problemOf(error), added, page);
+}
+
+function answerOf(
+  { cors }: EdgeFastPathOptions,
+  { fields }: RequestHead,
+  problem: Problem,
+  added: HeaderList,
+  page?: RenderedPage,
+): LocalAnswer {
+  const { body, contentType } = refusalBody(problem, fields.get("accept"), page);
+  const headers = {
+    ...securityHeaders,
+    ...problem.headers,
+    ...cors.headersFor({ headers: { origin: fields.get("origin") } }),
+    ...page?.headers,
+    "content-type": contentType,
+  };
+  return {
+    status: problem.status,
+    reason: STATUS_CODES[problem.status] ?? "",
+    headers: [...Object.entries(headers), ...added],
+    body,
+    // As the handler does: what was malformed is nothing to go on behind.
+    isLast: problem.status === 400,
+  };
 }

@@ -21,7 +21,7 @@ export interface GateOptions {
 }
 
 /**
- * @param request read only where a token or a clearance decides
+ * @param request asked for only where a token or a clearance decides
  * @throws `SERVICE_REQUEST_BLOCKED`, `SERVICE_PATH_AMBIGUOUS`, and as `Admission.decide`
  */
 export type Gate = (
@@ -29,37 +29,7 @@ export type Gate = (
   request: () => AdmissionRequest,
 ) => Promise<AdmissionDecision>;
 
-/**
- * The gate for the fast path: whom a rule or a clearance admits. Undefined for everything else, and then
- * nothing was counted or spent: the request can be decided anew.
- */
-export type FastGate = (
-  judged: JudgedRequest,
-  sent: Pick<AdmissionRequest, "authorization" | "cookie">,
-) => Promise<Extract<AdmissionDecision, { kind: "admitted" }> | undefined>;
-
 type Unproven = Extract<AdmittedBy, "monitor" | "adaptive-open">;
-
-export function createFastGate(options: GateOptions): FastGate {
-  const { adaptive, admission, metrics, mode, rules } = options;
-  return async (judged, { authorization, cookie }) => {
-    const { host } = judged;
-    const { action, rule } = rules.judge(judged);
-    if (action === "token") {
-      // A clearance admits in every mode.
-      const cleared = await admission.byClearance({ host, cookie });
-      if (cleared !== undefined || mode !== "adaptive") return cleared;
-      // What may be a token is the general path's to redeem.
-      if (authorization !== undefined || adaptive?.isOpen(host) !== true) return undefined;
-      adaptive.noteUnadmitted(host);
-      return letIn(metrics, rule, "adaptive-open");
-    }
-    if (action !== "open") return undefined;
-    metrics.ruleVerdicts.inc({ rule, verdict: action });
-    metrics.admissions.inc({ by: "open" });
-    return { kind: "admitted", by: "open" };
-  };
-}
 
 export function createGate({ adaptive, admission, metrics, mode, rules }: GateOptions): Gate {
   /** Who sends no token passes then: to refuse who sent one, since a store is down, protects nothing. */
@@ -68,19 +38,14 @@ export function createGate({ adaptive, admission, metrics, mode, rules }: GateOp
     by: Unproven,
     request: AdmissionRequest,
   ): Promise<AdmissionDecision> {
-    const decision = await decideOrNot(request);
+    // While adaptive is open most requests bring nothing: a challenge would be made that nobody gets.
+    const isPlain = by === "adaptive-open" && request.authorization === undefined;
+    const decision = await (isPlain
+      ? admission.byClearance(request)
+      : decideOrNot(admission, request));
     if (decision?.kind === "admitted") return decision;
     adaptive?.noteUnadmitted(request.host);
     return letIn(metrics, rule, by);
-  }
-
-  async function decideOrNot(request: AdmissionRequest): Promise<AdmissionDecision | undefined> {
-    try {
-      return await admission.decide(request);
-    } catch (error) {
-      if (isStileError(error)) return undefined;
-      throw error;
-    }
   }
 
   async function strictly(request: AdmissionRequest): Promise<AdmissionDecision> {
@@ -110,6 +75,18 @@ export function createGate({ adaptive, admission, metrics, mode, rules }: GateOp
     metrics.admissions.inc({ by: "open" });
     return { kind: "admitted", by: "open" };
   };
+}
+
+async function decideOrNot(
+  admission: Admission,
+  request: AdmissionRequest,
+): Promise<AdmissionDecision | undefined> {
+  try {
+    return await admission.decide(request);
+  } catch (error) {
+    if (isStileError(error)) return undefined;
+    throw error;
+  }
 }
 
 /** In a mode that challenges nobody, or nobody now. */

@@ -78,6 +78,7 @@ export function judgedRequest(facts: RequestFacts, host: string): JudgedRequest 
   };
 }
 
+/** What a clearance makes needless is worked out only where it is asked for. */
 export function admissionRequest(facts: RequestFacts, host: string): AdmissionRequest {
   const { clientAddress, field, isProxied, socket } = facts;
   return {
@@ -85,8 +86,12 @@ export function admissionRequest(facts: RequestFacts, host: string): AdmissionRe
     cookie: field("cookie"),
     authorization: field("authorization"),
     idempotencyKey: field("idempotency-key"),
-    tlsExporter: !isProxied && socket instanceof TLSSocket ? tlsExporter(socket) : undefined,
-    network: networkOf(clientAddress),
+    get tlsExporter() {
+      return !isProxied && socket instanceof TLSSocket ? tlsExporter(socket) : undefined;
+    },
+    get network() {
+      return networkOf(clientAddress);
+    },
   };
 }
 

@@ -168,7 +168,7 @@ function fastPathOf(
     decide: () => ({ kind: "forward", extra }),
     refusal: (error) => {
       const body = note(error);
-      return { status: statusOf(body), reason: "x", headers: [], body };
+      return { status: statusOf(body), reason: "x", headers: [], body, isLast: false };
     },
     clock: Date.now,
   });

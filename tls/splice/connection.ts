@@ -5,15 +5,21 @@
  */
 import type { TLSSocket } from "node:tls";
 import { StileError } from "../../wire/index.ts";
-import type { ForwardExtra } from "../forwarder.ts";
 import { asUpstreamError, outcomeOf } from "../upstream.ts";
+import { beginExchange, type Exchange, mayRepeat } from "./exchange.ts";
+import { HeldBytes } from "./held-bytes.ts";
 import { inChunks, joined, writeOut } from "./pieces.ts";
 import { parseRequestHead, type RequestHead } from "./request-head.ts";
 import type { ResponseHead } from "./response-head.ts";
-import type { FastConnection, FastDecision, FastPathHost, SpliceContext } from "./splicer.ts";
+import type {
+  FastConnection,
+  FastDecision,
+  FastPathHost,
+  LocalAnswer,
+  SpliceContext,
+} from "./splicer.ts";
 import { UpstreamSlot } from "./upstream-slot.ts";
 import {
-  addedLines,
   answerText,
   type ConnectionExtra,
   isReframed,
@@ -21,25 +27,12 @@ import {
   writeResponseHead,
 } from "./write-head.ts";
 
-const NOTHING: Buffer = Buffer.alloc(0);
 /** A refused request with a body up to this size keeps its connection; a larger one is not read. */
 const MAX_DISCARDED_BYTES = 65_536;
-/** A head that comes in more pieces is node:http's: to look at it anew with each is work without bound. */
+/** A head that comes in more pieces is node:http's. */
 const MAX_HEAD_PIECES = 16;
 /** Node adds a second to what it promises, against the client's clock being slow. */
 const KEEP_ALIVE_GRACE_MS = 1_000;
-const RETRYABLE_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD"]);
-
-interface Exchange {
-  readonly head: RequestHead;
-  readonly extra: ForwardExtra;
-  /** Header lines that the caller adds to the answer. */
-  readonly added: string;
-  /** For a second attempt; undefined where there must be none. */
-  again: Buffer | undefined;
-  isHeadOut: boolean;
-  isReframed: boolean;
-}
 
 /**
  * `discard`: refused, but the client sends its body. `full`: answered, but the client has to read first. `closing`: the last answer is on its way. `left`: closed, or
@@ -56,9 +49,8 @@ export class SplicedConnection implements FastConnection {
   readonly #remoteAddress: string | undefined;
   readonly #upstream: UpstreamSlot;
   #state: State = "head";
-  /** What was read and belongs to no body: the head to come, and whatever is pipelined. */
-  #pending: Buffer = NOTHING;
-  #pieces = 0;
+  /** What belongs to no body that is under way. */
+  readonly #pending = new HeldBytes();
   /** Bytes that the client has yet to send of the body of the request under way. */
   #bodyLeft = 0;
   #answers = 0;
@@ -101,7 +93,7 @@ export class SplicedConnection implements FastConnection {
     this.#active = this.#context.now();
     const rest = this.#bodyLeft > 0 ? this.#takeBody(chunk) : chunk;
     if (rest.length === 0) return;
-    this.#hold(rest);
+    if (this.#pending.add(rest)) this.#begun = this.#context.now();
     if (this.#state === "head") this.#readHead();
     else this.#socket.pause();
   };
@@ -133,20 +125,9 @@ export class SplicedConnection implements FastConnection {
     return chunk.subarray(taken);
   }
 
-  #hold(bytes: Buffer): void {
-    if (this.#pending.length === 0) {
-      this.#pending = bytes;
-      this.#pieces = 1;
-      this.#begun = this.#context.now();
-    } else {
-      this.#pending = Buffer.concat([this.#pending, bytes]);
-      this.#pieces += 1;
-    }
-  }
-
   #readHead(): void {
-    const head = parseRequestHead(this.#pending, this.#host.limits);
-    if (head.kind === "incomplete" && this.#pieces <= MAX_HEAD_PIECES) {
+    const head = parseRequestHead(this.#pending.bytes, this.#host.limits);
+    if (head.kind === "incomplete" && this.#pending.pieces <= MAX_HEAD_PIECES) {
       this.#socket.resume();
       return;
     }
@@ -173,18 +154,16 @@ export class SplicedConnection implements FastConnection {
       this.#handOver();
       return;
     }
-    this.#state = "exchange";
-    this.#pending = this.#pending.subarray(head.length);
+    this.#pending.take(head.length);
     if (!head.keepAlive) this.#isLast = true;
-    const exchange: Exchange = {
-      head,
-      extra: decision.extra,
-      added: addedLines(decision.extra.responseHeaders),
-      again: undefined,
-      isHeadOut: false,
-      isReframed: false,
-    };
     this.#bodyLeft = head.contentLength ?? 0;
+    if (decision.kind === "answer") {
+      this.#takeFromPending();
+      this.#answer(decision.answer, head.method);
+      return;
+    }
+    this.#state = "exchange";
+    const exchange = beginExchange(head, decision.extra);
     const bytes = this.#requestBytes(exchange);
     this.#exchange = exchange;
     if (this.#context.underWay.enter()) {
@@ -203,13 +182,17 @@ export class SplicedConnection implements FastConnection {
       add: extra.requestHeaders,
       remoteAddress: this.#remoteAddress,
     });
-    const taken = Math.min(this.#bodyLeft, this.#pending.length);
-    const bytes = joined(text, taken === 0 ? [] : [this.#pending.subarray(0, taken)]);
-    this.#pending = this.#pending.subarray(taken);
-    this.#bodyLeft -= taken;
-    const isBodyless = (head.contentLength ?? 0) === 0;
-    if (isBodyless && RETRYABLE_METHODS.has(head.method)) exchange.again = bytes;
+    const begun = this.#takeFromPending();
+    const bytes = joined(text, begun.length === 0 ? [] : [begun]);
+    if (mayRepeat(head)) exchange.again = bytes;
     return bytes;
+  }
+
+  /** What has come of the body with the head. */
+  #takeFromPending(): Buffer {
+    const begun = this.#pending.take(this.#bodyLeft);
+    this.#bodyLeft -= begun.length;
+    return begun;
   }
 
   #forward({ head }: Exchange, bytes: Buffer): void {
@@ -270,7 +253,7 @@ export class SplicedConnection implements FastConnection {
   #next(): void {
     if (this.#isLast) {
       this.#state = "closing";
-      this.#pending = NOTHING;
+      this.#pending.clear();
       this.#socket.resume();
       this.#socket.destroySoon();
       return;
@@ -283,7 +266,6 @@ export class SplicedConnection implements FastConnection {
     this.#state = "head";
     this.#bodyLeft = 0;
     this.#begun = this.#context.now();
-    this.#pieces = 1;
     if (this.#pending.length > 0) this.#readHead();
     else this.#socket.resume();
   }
@@ -322,7 +304,6 @@ export class SplicedConnection implements FastConnection {
   #refuse(exchange: Exchange, error: StileError): void {
     this.#exchange = undefined;
     exchange.extra.onOutcome?.(outcomeOf(error));
-    if (this.#bodyLeft > MAX_DISCARDED_BYTES) this.#isLast = true;
     // Asked for in any case: it is also how the caller hears of it.
     const answer = this.#context.refusal(error, exchange.head, exchange.extra);
     if (exchange.isHeadOut) {
@@ -330,8 +311,13 @@ export class SplicedConnection implements FastConnection {
       this.#socket.destroy();
       return;
     }
-    const text = answerText(answer, exchange.head.method, this.#connectionExtra());
-    this.#socket.write(text);
+    this.#answer(answer, exchange.head.method);
+  }
+
+  /** An answer of our own; what the client still sends of its body is passed over. */
+  #answer(answer: LocalAnswer, method: string): void {
+    if (answer.isLast || this.#bodyLeft > MAX_DISCARDED_BYTES) this.#isLast = true;
+    this.#socket.write(answerText(answer, method, this.#connectionExtra()));
     this.#answers += 1;
     if (this.#bodyLeft === 0 || this.#isLast) this.#next();
     else {
@@ -343,7 +329,7 @@ export class SplicedConnection implements FastConnection {
   /** Everything that is not answered goes with it. */
   #handOver(): void {
     const socket = this.#socket;
-    const pending = this.#pending;
+    const pending = this.#pending.bytes;
     socket.pause();
     this.#leave();
     socket.off("data", this.#onData);
@@ -367,7 +353,7 @@ export class SplicedConnection implements FastConnection {
       this.#context.underWay.leave();
     }
     this.#upstream.destroy();
-    this.#pending = NOTHING;
+    this.#pending.clear();
     this.#onLeave();
   }
 

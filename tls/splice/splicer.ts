@@ -12,6 +12,7 @@ import type { RequestHead } from "./request-head.ts";
 
 export type FastDecision =
   | { readonly kind: "forward"; readonly extra: ForwardExtra }
+  | { readonly kind: "answer"; readonly answer: LocalAnswer }
   /** For the general path, which sees the request as if it came first there. */
   | { readonly kind: "other" };
 
@@ -22,6 +23,8 @@ export interface LocalAnswer {
   /** Without framing and Connection. */
   readonly headers: readonly (readonly [name: string, value: string])[];
   readonly body: string;
+  /** Ends the connection. */
+  readonly isLast: boolean;
 }
 
 export interface FastPathOptions {
