@@ -14,6 +14,7 @@ const config: ViteUserConfig = mergeConfig(
         "test/attest/webauthn-enrolment.test.ts",
         "test/service/webauthn.test.ts",
         "test/interop/go.test.ts",
+        "test/interop/envoy.test.ts",
       ],
       exclude: ["node_modules/**"],
       env: {

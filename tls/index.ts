@@ -26,6 +26,7 @@ export {
   type ProxiedConnection,
   type ProxyVersion,
 } from "./front/proxy-header.ts";
+export { isSpoofable } from "./header-hygiene.ts";
 export {
   createListener,
   DEFAULT_LISTENER_LIMITS,

@@ -1,7 +1,7 @@
 /** One exchange with the operator listener of a sidecar on this machine, found by its configuration. */
 import { request } from "node:http";
 import { loadConfig } from "../config/index.ts";
-import { parseOperatorListen } from "../operator/listener.ts";
+import { parseLocalListen } from "../http/local-listen.ts";
 
 export interface OperatorAnswer {
   /** 0 where nothing answered. */
@@ -15,7 +15,7 @@ export function askOperator(
   timeoutMs: number,
 ): Promise<OperatorAnswer> {
   const listen = where.operator ?? loadConfig(where.config, process.env).operator.listen;
-  const target = parseOperatorListen(listen);
+  const target = parseLocalListen(listen, "operator.listen");
   const address =
     target.kind === "unix" ? { socketPath: target.path } : { host: target.host, port: target.port };
   const body = call.body === undefined ? "" : JSON.stringify(call.body);

@@ -7,6 +7,7 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 import { StileError } from "../../wire/index.ts";
 import { edgeRuleSettings } from "./edge-rules.ts";
+import { extAuthzSettings } from "./ext-authz.ts";
 import { describeFaults } from "./faults.ts";
 import { issuerSchema } from "./issuer.ts";
 import { choice, closed, DAY, flag, section, text, whole } from "./kinds.ts";
@@ -149,6 +150,7 @@ const edge = {
     },
     section,
   ),
+  extAuthz: Type.Optional(extAuthzSettings),
 };
 
 const attester = {

@@ -2,6 +2,7 @@
 
 import type { EdgeAdaptiveConfig } from "./edge-adaptive.ts";
 import type { EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";
+import type { ExtAuthzConfig } from "./ext-authz.ts";
 import type { TlsConfig } from "./tls.ts";
 import type { WebAuthnConfig } from "./webauthn.ts";
 
@@ -65,6 +66,7 @@ export interface EdgeConfig {
   readonly fastPath: boolean;
   readonly upstreamTimeoutSeconds: number;
   readonly authorize: { readonly headers: AuthorizeHeaders };
+  readonly extAuthz?: ExtAuthzConfig;
   readonly fallbackUrl?: string;
   readonly cors: { readonly origins: readonly string[] };
   readonly spentStore: SpentStoreConfig;

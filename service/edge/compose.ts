@@ -22,6 +22,7 @@ import { createEdgeHandler, type EdgeHandler } from "./handler.ts";
 import { normalHost } from "./host.ts";
 import { composePage } from "../web/compose.ts";
 import { registerEdgeRoutes } from "./routes.ts";
+import { checkExtAuthz, listenExtAuthz } from "./ext-authz/compose.ts";
 import { compileRules, type EdgeRules } from "./rules.ts";
 
 const CONNECT_TIMEOUT_MS = 5_000;
@@ -51,6 +52,7 @@ export async function composeEdge(
 ): Promise<ComposedEdge> {
   const { app, config, log, metrics, onClose, proxies } = composition;
   checkEdge(edge, config.listen.trustedProxies.length > 0);
+  checkExtAuthz(edge, config.listen.trustedProxies.length > 0);
   const rules = rulesOf(edge);
   const clearance = composeClearance(composition, edge);
   const admission = composeAdmission(composition, edge, { ...deps, clearance });
@@ -73,6 +75,10 @@ export async function composeEdge(
     proxies,
     ...(page === undefined ? {} : { page }),
   });
+  if (edge.extAuthz !== undefined) {
+    const asked = { admission, hosts: edge.hosts, log, ...(page === undefined ? {} : { page }) };
+    await listenExtAuthz(composition, edge.extAuthz.listen, asked);
+  }
   const adaptive = composeAdaptive(composition, edge);
   const shared = {
     hosts: edge.hosts,

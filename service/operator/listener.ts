@@ -3,12 +3,12 @@
  * only. It has no authentication of its own, so any other address is refused at start.
  */
 import { chmodSync, rmSync } from "node:fs";
-import { type BlockList, BlockList as AddressList, isIP } from "node:net";
 import { fastify, type FastifyInstance } from "fastify";
 import { StileError } from "../../wire/index.ts";
 import type { TrustedAttesters } from "../issuer/trusted-attesters.ts";
 import type { IssuerKeys } from "../keys/issuer-keys.ts";
 import { refuseErrors } from "../http/app.ts";
+import { parseLocalListen } from "../http/local-listen.ts";
 import type { Log } from "../log.ts";
 import type { Metrics } from "../metrics.ts";
 import { VERSION } from "../version.ts";
@@ -46,7 +46,7 @@ export interface OperatorListener {
 
 /** @throws `SERVICE_CONFIG_INVALID` for an address that is not loopback */
 export async function startOperatorListener(options: OperatorOptions): Promise<OperatorListener> {
-  const target = parseOperatorListen(options.listen);
+  const target = parseLocalListen(options.listen, "operator.listen");
   // As on the public listener: what a schema does not name is refused, not dropped.
   const app = fastify({ ajv: { customOptions: { removeAdditional: false, coerceTypes: false } } });
   refuseOtherSites(app);
@@ -117,34 +117,4 @@ function registerAttesterSwitches(
       return reply.code(204).send();
     });
   }
-}
-
-type OperatorTarget =
-  | { readonly kind: "unix"; readonly path: string }
-  | { readonly kind: "tcp"; readonly host: string; readonly port: number };
-
-/** @throws `SERVICE_CONFIG_INVALID` */
-export function parseOperatorListen(listen: string): OperatorTarget {
-  if (listen.startsWith("unix:/")) return { kind: "unix", path: listen.slice("unix:".length) };
-  const match =
-    /^(?:\[(?<v6>[0-9a-f:]+)\]|(?<v4>[0-9.]+)|(?<name>localhost)):(?<port>\d{1,5})$/i.exec(listen);
-  const host = match?.groups?.["v6"] ?? match?.groups?.["v4"] ?? match?.groups?.["name"] ?? "";
-  const port = Number(match?.groups?.["port"] ?? "-1");
-  if (port < 0 || port > 65_535 || !isLoopback(host)) {
-    throw new StileError(
-      "SERVICE_CONFIG_INVALID",
-      "configuration: operator.listen must be unix:/path or host:port on loopback",
-    );
-  }
-  return { kind: "tcp", host, port };
-}
-
-const loopback: BlockList = new AddressList();
-loopback.addSubnet("127.0.0.0", 8, "ipv4");
-loopback.addAddress("::1", "ipv6");
-
-function isLoopback(host: string): boolean {
-  if (host.toLowerCase() === "localhost") return true;
-  const family = isIP(host);
-  return family !== 0 && loopback.check(host, family === 4 ? "ipv4" : "ipv6");
 }

@@ -26,7 +26,7 @@ import { type RecordedApp, type Seen, startRecordedApp } from "../support/record
 import { startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
 import { readAll, readUntil } from "../support/tls-edge.ts";
 
-const NAMES: readonly ProxyName[] = ["nginx", "haproxy", "caddy", "envoy", "traefik"];
+const NAMES: readonly ProxyName[] = ["nginx", "haproxy", "caddy", "envoy", "envoy-grpc", "traefik"];
 const installed = NAMES.filter((name) => hasProxy(name));
 /** These verify clearances by themselves. */
 const VERIFIERS: ReadonlySet<ProxyName> = new Set(["haproxy", "envoy"]);
@@ -44,17 +44,25 @@ beforeAll(async () => {
   app = await startRecordedApp();
   seen = app.seen;
   for (const name of installed) ports.set(name, await freePort());
+  const extAuthzPort = await freePort();
   target = await startTestSidecar({
     listen: { trustedProxies: ["127.0.0.1"] },
     edge: {
       hosts: ["localhost", ...[...ports.values()].map((port) => `localhost:${port}`)],
       authorize: { headers: "forwarded" },
+      extAuthz: { listen: `127.0.0.1:${extAuthzPort}` },
     },
     upstreamUrl: `http://127.0.0.1:${app.port}`,
   });
   writeRecipeFiles(dir, target);
   expect(await writeClearanceKey(dir)).toEqual([0, "changed\n"]);
-  const shared = { dir, sidecarPort: target.port, upstreamPort: app.port, issuer: target.url };
+  const shared = {
+    dir,
+    sidecarPort: target.port,
+    upstreamPort: app.port,
+    issuer: target.url,
+    extAuthzPort,
+  };
   await Promise.all(
     [...ports].map(async ([name, port]) => {
       proxies.push(await startRecipe(name, { ...shared, port }));

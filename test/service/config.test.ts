@@ -5,7 +5,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { configurationDocs } from "../../service/cli/config.ts";
 import { configSchema, loadConfig } from "../../service/config/index.ts";
 import { missingSecurityFixes } from "../../service/node-version.ts";
-import { parseOperatorListen } from "../../service/operator/listener.ts";
+import { parseLocalListen } from "../../service/http/local-listen.ts";
 import { codeOf } from "../support/reject.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "stile-config-"));
@@ -116,10 +116,16 @@ describe("configuration", () => {
 
 describe("the operator listener's address", () => {
   it("is loopback or a Unix socket", () => {
-    expect(parseOperatorListen("unix:/run/x.sock")).toEqual({ kind: "unix", path: "/run/x.sock" });
-    expect(parseOperatorListen("127.0.0.1:9443")).toMatchObject({ host: "127.0.0.1", port: 9443 });
-    expect(parseOperatorListen("[::1]:1")).toMatchObject({ host: "::1" });
-    expect(parseOperatorListen("localhost:0")).toMatchObject({ host: "localhost" });
+    expect(parseLocalListen("unix:/run/x.sock", "operator.listen")).toEqual({
+      kind: "unix",
+      path: "/run/x.sock",
+    });
+    expect(parseLocalListen("127.0.0.1:9443", "operator.listen")).toMatchObject({
+      host: "127.0.0.1",
+      port: 9443,
+    });
+    expect(parseLocalListen("[::1]:1", "operator.listen")).toMatchObject({ host: "::1" });
+    expect(parseLocalListen("localhost:0", "operator.listen")).toMatchObject({ host: "localhost" });
     for (const bad of [
       "0.0.0.0:9443",
       "[::]:1",
@@ -131,7 +137,7 @@ describe("the operator listener's address", () => {
       "",
     ]) {
       expect(
-        codeOf(() => parseOperatorListen(bad)),
+        codeOf(() => parseLocalListen(bad, "operator.listen")),
         bad,
       ).toBe("SERVICE_CONFIG_INVALID");
     }

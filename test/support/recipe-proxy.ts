@@ -10,7 +10,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 
-export type ProxyName = "nginx" | "haproxy" | "caddy" | "envoy" | "traefik";
+export type ProxyName = "nginx" | "haproxy" | "caddy" | "envoy" | "envoy-grpc" | "traefik";
 
 const root = join(import.meta.dirname, "..", "..");
 const RECIPES: Readonly<Record<ProxyName, string>> = {
@@ -18,12 +18,18 @@ const RECIPES: Readonly<Record<ProxyName, string>> = {
   haproxy: "deploy/haproxy/haproxy.cfg",
   caddy: "deploy/caddy/Caddyfile",
   envoy: "deploy/envoy/envoy.yaml",
+  "envoy-grpc": "deploy/envoy/ext-authz-grpc.yaml",
   traefik: "deploy/traefik/dynamic.yaml",
 };
 const READY_MS = 10_000;
 
 export function hasProxy(name: ProxyName): boolean {
-  return spawnSync("which", [name], { env: withSystemPrograms() }).status === 0;
+  return spawnSync("which", [programOf(name)], { env: withSystemPrograms() }).status === 0;
+}
+
+/** The recipe's name, without which of several it is. */
+function programOf(name: ProxyName): string {
+  return name.replace(/-.*/, "");
 }
 
 /** Debian keeps servers where the search path of people does not lead. */
@@ -37,6 +43,8 @@ export interface RecipeOptions {
   readonly port: number;
   readonly sidecarPort: number;
   readonly upstreamPort: number;
+  /** Of the sidecar's `edge.extAuthz`, for the recipe that asks by gRPC. */
+  readonly extAuthzPort?: number;
   /** `publicUrl` of the sidecar. */
   readonly issuer: string;
   /** Of the proxy's own files. Default: below `dir`, by its name. */
@@ -78,6 +86,18 @@ export async function startRecipe(name: ProxyName, options: RecipeOptions): Prom
 
 type Changes = readonly (readonly [from: string, to: string])[];
 
+function envoyChanges(
+  options: Pick<RecipeOptions, "port" | "sidecarPort" | "upstreamPort">,
+): Changes {
+  const { port, sidecarPort, upstreamPort } = options;
+  return [
+    ["0.0.0.0, port_value: 443 ", `127.0.0.1, port_value: ${port} `],
+    ["port_value: 8080 ", `port_value: ${upstreamPort} `],
+    ["port_value: 8443 ", `port_value: ${sidecarPort} `],
+    ["domains: [www.example.org]", `domains: ["localhost:${port}"]`],
+  ];
+}
+
 /** What of each recipe is this machine's own: what it says, and what it is to say here. */
 const CHANGES: Readonly<Record<ProxyName, (options: RecipeOptions) => Changes>> = {
   nginx: ({ port }) => [["listen 443 ", `listen 127.0.0.1:${port} `]],
@@ -87,11 +107,12 @@ const CHANGES: Readonly<Record<ProxyName, (options: RecipeOptions) => Changes>> 
   ],
   caddy: ({ port }) => [["https://www.example.org {", `https://localhost:${port} {`]],
   traefik: ({ sidecarPort }) => [["www.example.org:8443", `localhost:${sidecarPort}`]],
-  envoy: ({ issuer, port, sidecarPort, upstreamPort }) => [
-    ["0.0.0.0, port_value: 443 ", `127.0.0.1, port_value: ${port} `],
-    ["port_value: 8080 ", `port_value: ${upstreamPort} `],
-    ["port_value: 8443 ", `port_value: ${sidecarPort} `],
-    ["domains: [www.example.org]", `domains: ["localhost:${port}"]`],
+  "envoy-grpc": (options) => [
+    ...envoyChanges(options),
+    ["port_value: 8444 ", `port_value: ${options.extAuthzPort} `],
+  ],
+  envoy: ({ issuer, port, ...options }) => [
+    ...envoyChanges({ port, ...options }),
     ["audiences: [www.example.org]", `audiences: ["localhost:${port}"]`],
     ["issuer: https://www.example.org", `issuer: ${issuer}`],
     ["https://www.example.org/.well-known", `https://localhost:${port}/.well-known`],
@@ -123,13 +144,16 @@ interface Launch {
   readonly write: (file: string, content: string) => string;
 }
 
+function envoyArguments({ recipe, write }: Launch): readonly string[] {
+  const config = write("envoy.yaml", recipe);
+  return ["--disable-hot-restart", "--concurrency", "1", "-l", "error", "-c", config];
+}
+
 /** The arguments of each program; its files are written first. */
 const ARGUMENTS: Readonly<Record<ProxyName, (launch: Launch) => readonly string[]>> = {
   haproxy: ({ recipe, write }) => ["-db", "-f", write("haproxy.cfg", recipe)],
-  envoy: ({ recipe, write }) => {
-    const config = write("envoy.yaml", recipe);
-    return ["--disable-hot-restart", "--concurrency", "1", "-l", "error", "-c", config];
-  },
+  envoy: envoyArguments,
+  "envoy-grpc": envoyArguments,
   caddy: ({ recipe, write }) => {
     const local = "{\n\tadmin off\n\tauto_https disable_redirects\n}\n";
     return ["run", "--adapter", "caddyfile", "--config", write("Caddyfile", local + recipe)];
@@ -154,7 +178,7 @@ function launch(name: ProxyName, folder: string, options: RecipeOptions): ChildP
   };
   const settled = settle(name, options);
   const recipe = options.edit?.(settled) ?? settled;
-  return spawn(name, ARGUMENTS[name]({ recipe, port: options.port, folder, write }), {
+  return spawn(programOf(name), ARGUMENTS[name]({ recipe, port: options.port, folder, write }), {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...withSystemPrograms(), HOME: folder, XDG_DATA_HOME: folder, XDG_CONFIG_HOME: folder },
   });
