@@ -40,6 +40,7 @@ const ciPackages = {
   haproxy: "its recipe",
   caddy: "its recipe",
   "gnutls-bin": "a TLS client of its own",
+  pebble: "an ACME server",
 };
 
 /** Each command: the arguments of the Node process that does it. */

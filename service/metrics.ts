@@ -10,7 +10,14 @@ export type AdmittedBy = "clearance" | "token" | "repeat" | "open" | "monitor" |
 /** A code of the project, or one of the two outcomes that have none. */
 export type Outcome = ErrorCode | "OK" | "INTERNAL";
 
-export interface Metrics {
+interface CertificateMetrics {
+  readonly acmeOrders: Counter<"outcome">;
+  readonly plainHttpAnswers: Counter<"answer">;
+  /** `name`: the first of a certificate of the operator's own. */
+  readonly certificateNotAfter: Gauge<"name" | "key">;
+}
+
+export interface Metrics extends CertificateMetrics {
   readonly registry: Registry;
   readonly admissions: Counter<"by">;
   /** `rule`: names of the configuration, or `default`. */
@@ -39,12 +46,8 @@ const PREFIX = "stile_";
 export function createMetrics(): Metrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry, prefix: PREFIX });
-  const counter = <T extends string>(name: string, help: string, labelNames: T[]): Counter<T> =>
-    new Counter({ name: `${PREFIX}${name}`, help, labelNames, registers: [registry] });
-  const gauge = <T extends string>(name: string, help: string, labelNames: T[]): Gauge<T> =>
-    new Gauge({ name: `${PREFIX}${name}`, help, labelNames, registers: [registry] });
-  const histogram = (name: string, help: string, buckets: number[]): Histogram =>
-    new Histogram({ name: `${PREFIX}${name}`, help, buckets, registers: [registry] });
+  const makers = makersFor(registry);
+  const { counter, gauge, histogram } = makers;
   return {
     registry,
     admissions: counter("admissions_total", "admitted requests", ["by"]),
@@ -71,6 +74,7 @@ export function createMetrics(): Metrics {
     tokenRequests: counter("token_requests_total", "token requests by outcome", ["outcome"]),
     tokensIssued: counter("tokens_issued_total", "blind signatures given out", []),
     tlsEvents: counter("tls_events_total", "events of the public listener", ["event"]),
+    ...certificateMetrics(makers),
     httpResponses: counter("http_responses_total", "answers of Stile's own endpoints", [
       "route",
       "status",
@@ -92,5 +96,42 @@ export function createMetrics(): Metrics {
       "type",
       "engine",
     ]),
+  };
+}
+
+/** Each makes one metric of a registry. */
+interface Makers {
+  readonly counter: <T extends string>(name: string, help: string, labelNames: T[]) => Counter<T>;
+  readonly gauge: <T extends string>(name: string, help: string, labelNames: T[]) => Gauge<T>;
+  readonly histogram: (name: string, help: string, buckets: number[]) => Histogram;
+}
+
+function certificateMetrics({ counter, gauge }: Makers): CertificateMetrics {
+  return {
+    acmeOrders: counter("acme_orders_total", "orders of certificates by ACME", ["outcome"]),
+    plainHttpAnswers: counter("plain_http_answers_total", "answers of the plain HTTP listener", [
+      "answer",
+    ]),
+    certificateNotAfter: gauge(
+      "certificate_not_after_timestamp_seconds",
+      "end of the server certificates in use",
+      ["name", "key"],
+    ),
+  };
+}
+
+function makersFor(registry: Registry): Makers {
+  const options = (
+    name: string,
+    help: string,
+  ): { name: string; help: string; registers: Registry[] } => ({
+    name: `${PREFIX}${name}`,
+    help,
+    registers: [registry],
+  });
+  return {
+    counter: (name, help, labelNames) => new Counter({ ...options(name, help), labelNames }),
+    gauge: (name, help, labelNames) => new Gauge({ ...options(name, help), labelNames }),
+    histogram: (name, help, buckets) => new Histogram({ ...options(name, help), buckets }),
   };
 }

@@ -30,6 +30,8 @@ export interface SidecarSecrets {
   readonly clearanceKey: Es256Key;
   /** Signs the log of the issuer's directories. */
   readonly directoryLogKey: Es256Key;
+  /** Of the account at an ACME server, made when it is first asked for: each server sees a key of its own. */
+  readonly acmeAccountKey: (directoryUrl: string) => Promise<Es256Key>;
 }
 
 const SECRET_BYTES = 32;
@@ -49,6 +51,7 @@ export async function loadSidecarSecrets(
     resultKey: await es256("attestation-result"),
     clearanceKey: await es256("clearance"),
     directoryLogKey: await es256("directory-log"),
+    acmeAccountKey: (directoryUrl) => es256(`acme-${shortDigest(directoryUrl)}`),
   };
 }
 
@@ -78,6 +81,10 @@ export function readPassphrase(path: string): Uint8Array {
     throw new StileError("SERVICE_CONFIG_INVALID", "passphraseFile: expected 8 bytes or more");
   }
   return passphrase;
+}
+
+function shortDigest(text: string): string {
+  return createHash("sha256").update(text).digest("hex").slice(0, 16);
 }
 
 function newEs256Key(): Uint8Array {

@@ -5,6 +5,7 @@
 import type { FastifyInstance } from "fastify";
 import { createListener, type ListenAt } from "../tls/index.ts";
 import { TOKEN_TYPE_BLIND_RSA } from "../tokens/index.ts";
+import { composeAcme } from "./acme/compose.ts";
 import { composeAttester } from "./attester/compose.ts";
 import type { Config } from "./config/index.ts";
 import { composeEdge } from "./edge/compose.ts";
@@ -15,6 +16,7 @@ import { composeFront, listenerLimits, trustedNetworks } from "./front.ts";
 import { createHttpApp } from "./http/app.ts";
 import { registerJwks } from "./http/jwks.ts";
 import { createOwnHandler } from "./http/own-handler.ts";
+import { openPlainHttp } from "./http/plain-listener.ts";
 import { composeIssuer } from "./issuer/compose.ts";
 import type { Log } from "./log.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
@@ -160,14 +162,16 @@ async function listen(
 ): Promise<Pick<Sidecar, "port" | "operatorAddress" | "reloadCertificates">> {
   const { app, config, metrics, onClose, proxies } = composition;
   let ready = false;
+  const acme = config.acme && (await composeAcme(composition, config.acme));
   const operator = await startOperatorListener({
     ...parts.operator,
+    certificates: acme?.status,
     listen: config.operator.listen,
     isReady: () => ready,
     openapi: () => app.swagger(),
   });
   onClose(() => operator.close());
-  const { certificates, reload, ticketKeys } = openTlsFiles(composition);
+  const { certificates, reload, ticketKeys } = openTlsFiles(composition, acme?.files);
   const listener = createListener({
     certificates,
     ticketKeys,
@@ -179,6 +183,9 @@ async function listen(
     ...(parts.handler.fastPath === undefined ? {} : { fastPath: parts.handler.fastPath }),
     observe: (event) => metrics.tlsEvents.inc({ event }),
     asksForCertificates: parts.asksForCertificates,
+    ...(config.acme?.challenge === "tls-alpn-01" && acme !== undefined
+      ? { challenges: acme.challenges.certificate }
+      : {}),
   });
   const { port } = await listener.listen(at);
   ready = true;
@@ -186,5 +193,7 @@ async function listen(
     ready = false;
     await listener.drain(config.limits.drainSeconds * 1_000);
   });
+  await openPlainHttp(composition, acme?.challenges.keyAuthorization);
+  acme?.start(reload);
   return { port, operatorAddress: operator.address, reloadCertificates: reload };
 }

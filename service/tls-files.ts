@@ -1,11 +1,14 @@
 /** What the public listener's TLS is made from: files that may change while it runs, each looked at anew. */
 import { randomBytes } from "node:crypto";
 import {
+  type CertificateFiles,
   type CertificateSource,
   createTicketKeys,
   fileCertificates,
   type TicketKeySource,
 } from "../tls/index.ts";
+import type { TlsConfig } from "./config/index.ts";
+import type { Metrics } from "./metrics.ts";
 import type { Composition } from "./sidecar.ts";
 
 export interface TlsFiles {
@@ -15,15 +18,21 @@ export interface TlsFiles {
   readonly reload: () => void;
 }
 
-/** @throws `TLS_CERTIFICATE_INVALID`, `TLS_TICKET_KEYS_INVALID` */
-export function openTlsFiles({ clock, config, log, metrics, onClose }: Composition): TlsFiles {
+/**
+ * @param acmeFiles of certificates that may be still to come
+ * @throws `TLS_CERTIFICATE_INVALID`, `TLS_TICKET_KEYS_INVALID`
+ */
+export function openTlsFiles(
+  { clock, config, log, metrics, onClose }: Composition,
+  acmeFiles: readonly CertificateFiles[] = [],
+): TlsFiles {
   const { tls } = config;
   const pollMs = tls.reloadSeconds * 1_000;
+  const [first, ...further] = [...ownFiles(tls), ...tls.certificates, ...acmeFiles];
+  if (first === undefined) throw new TypeError("no certificate is configured");
   const certificates = fileCertificates({
-    certificateFile: tls.certificateFile,
-    keyFile: tls.keyFile,
-    ...(tls.ocspFile === undefined ? {} : { ocspFile: tls.ocspFile }),
-    further: tls.certificates,
+    ...first,
+    further,
     pollMs,
     clock,
     observe: (event, certificateFile, reason) => {
@@ -34,6 +43,8 @@ export function openTlsFiles({ clock, config, log, metrics, onClose }: Compositi
     },
   });
   onClose(() => certificates.close());
+  showValidity(certificates, metrics);
+  certificates.onChange(() => showValidity(certificates, metrics));
   const ticketKeys = createTicketKeys({
     seconds: tls.ticketKeySeconds,
     ...(tls.ticketKeyFile === undefined ? {} : { file: tls.ticketKeyFile }),
@@ -51,4 +62,19 @@ export function openTlsFiles({ clock, config, log, metrics, onClose }: Compositi
     ticketKeys.reload();
   };
   return { certificates, ticketKeys, reload };
+}
+
+function ownFiles({ certificateFile, keyFile, ocspFile }: TlsConfig): readonly CertificateFiles[] {
+  if (certificateFile === undefined || keyFile === undefined) return [];
+  return [{ certificateFile, keyFile, ...(ocspFile === undefined ? {} : { ocspFile }) }];
+}
+
+function showValidity(certificates: CertificateSource, { certificateNotAfter }: Metrics): void {
+  certificateNotAfter.reset();
+  // Of those with one first name and kind of key, the one that goes first.
+  for (const { names, notAfterMs, signsWith } of certificates.all().toReversed()) {
+    // The key as in signsWith: `ECDSA+SHA256`, `RSA-PSS+`.
+    const key = signsWith.split("+")[0]?.toLowerCase() ?? "";
+    certificateNotAfter.set({ name: names[0] ?? "", key }, notAfterMs / 1_000);
+  }
 }

@@ -5,7 +5,7 @@
  * service down. Beside each certificate its OCSP response may lie.
  */
 import { createPrivateKey, X509Certificate } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { createSecureContext } from "node:tls";
 import { StileError } from "../wire/index.ts";
 import { createOcspFile, type OcspEvent, type OcspFile } from "./ocsp-file.ts";
@@ -20,6 +20,8 @@ import {
 
 export interface CertificateSource {
   readonly current: () => ServerCertificates;
+  /** All that are in use, in their order. */
+  readonly all: () => readonly ServerCertificate[];
   /** The OCSP response that goes with a certificate now. */
   readonly staple: (certificate: ServerCertificate) => Uint8Array | undefined;
   /** Calls back after each change to usable certificates. */
@@ -36,6 +38,8 @@ export interface CertificateFiles {
   readonly names?: readonly string[];
   /** DER OCSPResponse; without it, `<certificateFile>.ocsp` where there is one. */
   readonly ocspFile?: string;
+  /** May be missing or unusable at the start: it is made while the service runs. */
+  readonly isAwaited?: boolean;
 }
 
 export type CertificateEvent = "certificate-reloaded" | "certificate-reload-failed" | OcspEvent;
@@ -53,7 +57,8 @@ export interface FileCertificatesOptions extends CertificateFiles {
 /** One pair of files, and what was last usable of it. */
 interface WatchedPair {
   readonly files: CertificateFiles;
-  certificate: ServerCertificate;
+  /** None where it is still awaited. */
+  certificate: ServerCertificate | undefined;
   readonly ocsp: OcspFile;
   /** In which way the files are broken at the moment. */
   failed: string | undefined;
@@ -62,16 +67,17 @@ interface WatchedPair {
 /** @throws `TLS_CERTIFICATE_INVALID` where files cannot be used at start */
 export function fileCertificates(options: FileCertificatesOptions): CertificateSource {
   const { clock, observe } = options;
-  const first = watch(options, observe);
-  const others = (options.further ?? []).map((files) => watch(files, observe));
-  const pairs = [first, ...others];
-  const index = (): ServerCertificates =>
-    certificatesByName([first.certificate, ...others.map(({ certificate }) => certificate)]);
+  const pairs = [options, ...(options.further ?? [])].map((files) => watch(files, observe));
+  const all = (): readonly ServerCertificate[] =>
+    pairs.map(({ certificate }) => certificate).filter((certificate) => certificate !== undefined);
+  const index = (): ServerCertificates => certificatesByName(all());
   let current = index();
   const listeners: (() => void)[] = [];
 
   const lookAtOcsp = (): void => {
-    for (const { certificate, ocsp } of pairs) ocsp.look(certificate.cert, clock());
+    for (const { certificate, ocsp } of pairs) {
+      if (certificate !== undefined) ocsp.look(certificate.cert, clock());
+    }
   };
 
   function look(): void {
@@ -88,6 +94,7 @@ export function fileCertificates(options: FileCertificatesOptions): CertificateS
   timer.unref();
   return {
     current: () => current,
+    all,
     staple: (certificate) =>
       pairs
         .find((pair) => pair.certificate === certificate)
@@ -110,7 +117,14 @@ function watch(files: CertificateFiles, observe: FileCertificatesOptions["observ
     isExpected: files.ocspFile !== undefined,
     observe: (event, reason) => observe(event, files.certificateFile, reason),
   });
-  return { files, certificate: readPair(files, undefined), ocsp, failed: undefined };
+  const pair: WatchedPair = { files, certificate: undefined, ocsp, failed: undefined };
+  try {
+    pair.certificate = readPair(files, undefined);
+  } catch (error) {
+    if (files.isAwaited !== true) throw error;
+    // Reported by the first look, unless it is whole by then.
+  }
+  return pair;
 }
 
 /** True where the pair has changed to another usable one. */
@@ -119,6 +133,7 @@ function lookAt(
   nowMs: number,
   observe: FileCertificatesOptions["observe"],
 ): boolean {
+  if (pair.certificate === undefined && !existsSync(pair.files.certificateFile)) return false;
   try {
     const next = readPair(pair.files, nowMs, pair.certificate);
     pair.failed = undefined;
@@ -145,7 +160,9 @@ function readPair(
 ): ServerCertificate {
   try {
     const cert = readFileSync(files.certificateFile, "utf8");
-    const key = readFileSync(files.keyFile, "utf8");
+    // One file may hold both, so that they change in one step.
+    const key =
+      files.keyFile === files.certificateFile ? cert : readFileSync(files.keyFile, "utf8");
     if (known !== undefined && cert === known.cert && key === known.key) return known;
     const leaf = new X509Certificate(cert);
     const privateKey = createPrivateKey(key);
@@ -158,7 +175,8 @@ function readPair(
     // X509Certificate reads the first certificate only: the intermediates must be usable too.
     createSecureContext({ cert, key });
     const signsWith = signatureOf(privateKey);
-    return { cert, key, signsWith, names: namesOf(leaf, files.names) };
+    const notAfterMs = leaf.validToDate.getTime();
+    return { cert, key, signsWith, names: namesOf(leaf, files.names), notAfterMs };
   } catch (cause) {
     throw new StileError("TLS_CERTIFICATE_INVALID", "the TLS certificate and key cannot be used", {
       cause,

@@ -1,4 +1,5 @@
 /** TLS 1.3 termination, request hygiene and forwarding. It knows requests, never tokens or devices. */
+export type { ChallengeCertificates } from "./acme-alpn.ts";
 export {
   type CertificateFiles,
   type CertificateSource,
@@ -39,5 +40,6 @@ export {
 export { checkRequestHead } from "./request-head.ts";
 export type { RequestHead } from "./splice/request-head.ts";
 export type { FastDecision, FastPath, FastPathOptions, LocalAnswer } from "./splice/splicer.ts";
+export { dnsNamesOf, type ServerCertificate, signatureOf } from "./server-names.ts";
 export { createTicketKeys, type TicketKeySource } from "./ticket-keys.ts";
 export { parseUpstream, type Upstream, type UpstreamOutcome } from "./upstream.ts";

@@ -8,6 +8,7 @@ import { createServer, type Server, type ServerOptions } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
+import { type ChallengeCertificates, createAlpnChallenges, endChallenge } from "./acme-alpn.ts";
 import type { CertificateEvent, CertificateSource } from "./certificates.ts";
 import { type Connections, trackConnections } from "./connections.ts";
 import {
@@ -91,6 +92,8 @@ export interface ListenerOptions {
    * whether it counts is the handler's to say. There is no resumption then, which would skip the proof.
    */
   readonly asksForCertificates?: boolean;
+  /** Certificates of pending ACME challenges (RFC 8737). */
+  readonly challenges?: ChallengeCertificates;
 }
 
 export interface Listener {
@@ -122,12 +125,13 @@ export function createListener(options: ListenerOptions): Listener {
     unknownName: options.unknownName,
     asksForCertificates: options.asksForCertificates ?? false,
     ticketKeys: options.ticketKeys,
+    alpn: createAlpnChallenges(options.challenges, ALPN_PROTOCOLS),
     refuseName: (socket) => connections.rawOf(socket)?.write(UNRECOGNIZED_NAME),
   });
   const server = createServer({
     ...contexts.fallback(),
     ...serverOptions(limits),
-    SNICallback: contexts.select,
+    ...contexts.negotiation,
   });
   server.maxConnections = limits.maxConnections;
   server.maxHeadersCount = limits.maxHeaders;
@@ -213,7 +217,7 @@ function startWith(
     server.emit("clientError", error, socket);
   };
   return (socket) => {
-    if (socket.destroyed) return;
+    if (socket.destroyed || endChallenge(socket)) return;
     if (fastPath === undefined) {
       toHttp(socket);
       return;
@@ -225,7 +229,6 @@ function startWith(
 
 function serverOptions(limits: ListenerLimits): ServerOptions {
   return {
-    ALPNProtocols: ALPN_PROTOCOLS,
     handshakeTimeout: limits.handshakeTimeoutMs,
     headersTimeout: limits.headersTimeoutMs,
     requestTimeout: limits.requestTimeoutMs,

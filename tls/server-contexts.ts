@@ -11,6 +11,7 @@ import {
   type SecureContextOptions,
   TLSSocket,
 } from "node:tls";
+import type { AlpnChallenges } from "./acme-alpn.ts";
 import type { CertificateSource } from "./certificates.ts";
 import type { TicketKeySource } from "./ticket-keys.ts";
 import { certificateFor, type CertificateGroup, type ServerCertificate } from "./server-names.ts";
@@ -32,6 +33,8 @@ export interface ServerContextsOptions {
   readonly asksForCertificates: boolean;
   /** Without them, Node's own of the process. */
   readonly ticketKeys?: TicketKeySource | undefined;
+  /** Agrees on a protocol first, and knows the handshakes of ACME challenges. */
+  readonly alpn: AlpnChallenges;
   /** Tells the client of this handshake, before it is cut, that no certificate has its name. */
   readonly refuseName: (socket: TLSSocket) => void;
 }
@@ -42,8 +45,8 @@ type OcspAnswer = (error: Error | null, response: Buffer | null) => void;
 export interface ServerContexts {
   /** The whole set for a client that names no server: Node's setSecureContext forgets what it is not given. */
   readonly fallback: () => SecureContextOptions;
-  /** Node calls it with the connection's TLSSocket as `this`, which leads to the connection to refuse. */
-  readonly select: SniCallback;
+  /** What a handshake agrees on: protocol and certificate. */
+  readonly negotiation: Pick<ServerOptions, "ALPNCallback" | "ALPNProtocols" | "SNICallback">;
   /** For the server's event of that name. */
   readonly answerOcspRequest: (
     certificate: Buffer,
@@ -67,12 +70,14 @@ export function createServerContexts(options: ServerContextsOptions): ServerCont
   /** Whose handshake Node is in: it asks for the OCSP response from within the callback of `select`. */
   let selected: ServerCertificate | undefined;
 
+  /** Node calls it with the connection's TLSSocket as `this`, which leads to the connection to refuse. */
   function select(this: unknown, serverName: string, done: Parameters<SniCallback>[1]): void {
     const { fallback, select: groupOf } = certificates.current();
     const group = groupOf(serverName) ?? (options.unknownName === "first" ? fallback : undefined);
     const sharedSigalgs = this instanceof TLSSocket ? this.getSharedSigalgs() : [];
     // One certificate: of a context with several, Node takes over only the last.
-    const certificate = group && certificateFor(group, sharedSigalgs);
+    const certificate =
+      options.alpn.certificateOf(this) ?? (group && certificateFor(group, sharedSigalgs));
     if (certificate === undefined) {
       if (this instanceof TLSSocket) options.refuseName(this);
       done(new Error("no certificate for the server name"));
@@ -90,7 +95,7 @@ export function createServerContexts(options: ServerContextsOptions): ServerCont
 
   return {
     fallback: () => contextOf(certificates.current().fallback),
-    select,
+    negotiation: { SNICallback: select, ...options.alpn.serverOptions },
     answerOcspRequest: (_certificate, _issuer, done) => {
       const { fallback } = certificates.current();
       // Without a name OpenSSL picks of the group by itself, and a response for another certificate than the

@@ -15,13 +15,15 @@ export interface ServerCertificate {
   readonly signsWith: string;
   /** DNS names in lower case; some begin with `*.`. */
   readonly names: readonly string[];
+  /** Unix milliseconds. */
+  readonly notAfterMs: number;
 }
 
 /** Certificates for one name: never two that sign alike. */
 export type CertificateGroup = readonly ServerCertificate[];
 
 export interface ServerCertificates {
-  /** For a client that names no server; that of the first certificate. */
+  /** For a client that names no server; that of the first certificate. Empty where there is none yet. */
   readonly fallback: CertificateGroup;
   /** @param serverName hostile: from the ClientHello. The same name gives the same object. */
   readonly select: (serverName: string) => CertificateGroup | undefined;
@@ -63,19 +65,17 @@ export function certificateFor(
   return group.find(isKnown) ?? group[0];
 }
 
-/** @param certificates at least one; where two fit as well, the earlier one is used */
-export function certificatesByName(
-  certificates: readonly [ServerCertificate, ...ServerCertificate[]],
-): ServerCertificates {
+/** @param certificates where two fit as well, the earlier one is used */
+export function certificatesByName(certificates: readonly ServerCertificate[]): ServerCertificates {
   const groups = new Map<string, CertificateGroup>();
   for (const name of certificates.flatMap((certificate) => certificate.names)) {
     groups.set(name, groupFor(name, certificates));
   }
   const [first] = certificates;
-  const [firstName] = first.names;
-  const alike = firstName === undefined ? undefined : groups.get(firstName);
+  const firstName = first?.names[0];
+  const alike = firstName === undefined ? [] : (groups.get(firstName) ?? []);
   return {
-    fallback: alike?.includes(first) ? alike : [first],
+    fallback: first === undefined || alike.includes(first) ? alike : [first],
     select: (serverName) => {
       // Absolute names (RFC 6066 §3 forbids the dot, some clients send it) and upper case are the same name.
       const name = serverName.toLowerCase().replace(/\.$/, "");

@@ -138,6 +138,11 @@ export const ERROR_CODES = {
   SERVICE_BODY_TOO_LARGE: "the request body is larger than this endpoint takes",
   SERVICE_RATE_LIMITED: "too many requests from this address",
   SERVICE_OVERLOADED: "the service sheds load",
+  SERVICE_ACME_UNAVAILABLE: "the ACME server cannot be reached, or does not answer as one",
+  SERVICE_ACME_REFUSED: "the ACME server refuses the account, the order or the request",
+  SERVICE_ACME_CHALLENGE_FAILED: "the ACME server could not validate a name",
+  SERVICE_ACME_CERTIFICATE_INVALID:
+    "the certificate that the ACME server issued is not what was asked for",
   SERVICE_TOKEN_REQUIRED: "a token is required and none was sent",
 } as const;
 

@@ -22,6 +22,7 @@ interface SchemaNode {
   readonly minimum?: number;
   readonly maximum?: number;
   readonly enum?: readonly string[];
+  readonly const?: unknown;
   readonly required?: readonly string[];
   readonly properties?: Readonly<Record<string, SchemaNode>>;
 }
@@ -54,6 +55,7 @@ function rowsOf(node: SchemaNode, path: string): string[] {
 }
 
 function valuesOf(node: SchemaNode): string {
+  if (node.const !== undefined) return `\`${JSON.stringify(node.const)}\``;
   if (node.enum !== undefined) return node.enum.map((word) => `\`${word}\``).join(", ");
   if (node.type === "integer" || node.type === "number")
     return `${node.minimum ?? ""} to ${node.maximum ?? ""}`;

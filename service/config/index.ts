@@ -1,5 +1,6 @@
 /** Configuration: one schema, one parse, one frozen object. */
 export type { EdgeAdaptiveConfig } from "./edge-adaptive.ts";
+export type { AcmeCertificateConfig, AcmeChallengeType, AcmeConfig, AcmeKeyType } from "./acme.ts";
 export type { EdgeAction, EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";
 export { loadConfig } from "./load.ts";
 export { checkConfig, configSchema } from "./schema.ts";
@@ -15,3 +16,4 @@ export type {
   TpmSealingConfig,
   TrustedAttesterConfig,
 } from "./types.ts";
+export type { TlsConfig } from "./tls.ts";

@@ -6,12 +6,14 @@
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 import { StileError } from "../../wire/index.ts";
+import { acmeSettings } from "./acme.ts";
 import { edgeRuleSettings } from "./edge-rules.ts";
 import { extAuthzSettings } from "./ext-authz.ts";
 import { describeFaults } from "./faults.ts";
 import { issuerSchema } from "./issuer.ts";
 import { choice, closed, DAY, flag, section, text, whole } from "./kinds.ts";
-import { tlsSettings } from "./tls.ts";
+import { plainHttpSettings } from "./plain-http.ts";
+import { certificateFault, tlsSettings } from "./tls.ts";
 import type { Config, Role } from "./types.ts";
 import { proxyProtocolSchema, trustedProxiesSchema } from "./trusted-proxies.ts";
 import { webauthnSchema } from "./webauthn.ts";
@@ -212,6 +214,7 @@ const schema = Type.Object(
         port: whole("port of the public listener", 0, 65_535, 8_443),
         trustedProxies: trustedProxiesSchema,
         proxyProtocol: proxyProtocolSchema,
+        http: Type.Optional(plainHttpSettings),
       },
       section,
     ),
@@ -243,6 +246,7 @@ const schema = Type.Object(
       section,
     ),
     tls: tlsSettings,
+    acme: Type.Optional(acmeSettings),
     edge: Type.Optional(Type.Object(edge, closed)),
     attester: Type.Optional(Type.Object(attester, closed)),
     issuer: issuerSchema,
@@ -288,6 +292,8 @@ const ATTESTER_ROLES: readonly Role[] = ["joint", "attester"];
 /** What a role needs, and what would have no effect in it: a setting without effect protects nothing. */
 function misplacedSettings(config: Config): string | undefined {
   const { attester, edge, issuer, role } = config;
+  const fault = certificateFault(config);
+  if (fault !== undefined) return fault;
   if ((config.passphraseFile === undefined) === (config.tpmSealing === undefined)) {
     return "expected either passphraseFile or tpmSealing";
   }

@@ -1,6 +1,8 @@
 /** Settings of the public listener's TLS (docs/tls.md). */
 import { Type } from "typebox";
-import { choice, closed, DAY, text, whole } from "./kinds.ts";
+import type { AcmeConfig } from "./acme.ts";
+import type { PlainHttpConfig } from "./plain-http.ts";
+import { choice, closed, DAY, section, text, whole } from "./kinds.ts";
 
 export interface ServerCertificateConfig {
   readonly certificateFile: string;
@@ -10,8 +12,8 @@ export interface ServerCertificateConfig {
 }
 
 export interface TlsConfig {
-  readonly certificateFile: string;
-  readonly keyFile: string;
+  readonly certificateFile?: string;
+  readonly keyFile?: string;
   readonly ocspFile?: string;
   readonly certificates: readonly ServerCertificateConfig[];
   readonly unknownName: "refuse" | "first";
@@ -45,8 +47,10 @@ const serverCertificate = Type.Object(
 
 const settings = Type.Object(
   {
-    certificateFile: text("PEM file with the server certificate and its intermediates"),
-    keyFile: text("PEM file with the server's private key"),
+    certificateFile: Type.Optional(
+      text("PEM file with the server certificate and its intermediates; needed without acme"),
+    ),
+    keyFile: Type.Optional(text("PEM file with the server's private key")),
     ocspFile: Type.Optional(text(OCSP_FILE)),
     certificates: Type.Array(serverCertificate, {
       description: "further certificates: for other server names, or with keys of another type",
@@ -77,8 +81,32 @@ const settings = Type.Object(
     maxHandshakes: whole("handshakes under way; more are cut and counted", 1, 1_000_000, 4_096),
     maxHandshakesPerAddress: whole("of one address, as above", 1, 1_000_000, 256),
   },
-  closed,
+  section,
 );
 
 /** The section `tls`. */
 export const tlsSettings: Type.TUnsafe<TlsConfig> = Type.Unsafe<TlsConfig>(settings);
+
+/** Where the certificates come from: files, an ACME server, or both. */
+export function certificateFault({ acme, listen, tls }: CertificateSettings): string | undefined {
+  if (acme === undefined && tls.certificateFile === undefined) {
+    return "missing setting tls.certificateFile";
+  }
+  if (tls.certificateFile !== undefined && tls.keyFile === undefined) {
+    return "missing setting tls.keyFile";
+  }
+  const isAlone = (name: "keyFile" | "ocspFile"): boolean =>
+    tls[name] !== undefined && tls.certificateFile === undefined;
+  if (isAlone("keyFile")) return "tls.keyFile has no effect without tls.certificateFile";
+  if (isAlone("ocspFile")) return "tls.ocspFile has no effect without tls.certificateFile";
+  if (acme?.challenge === "http-01" && listen.http === undefined) {
+    return "acme.challenge http-01 needs listen.http";
+  }
+  return undefined;
+}
+
+interface CertificateSettings {
+  readonly acme?: AcmeConfig;
+  readonly listen: { readonly http?: PlainHttpConfig };
+  readonly tls: TlsConfig;
+}

@@ -1,8 +1,10 @@
 /** The configuration as every part of the service sees it; the schema beside it says what each setting means. */
 
 import type { EdgeAdaptiveConfig } from "./edge-adaptive.ts";
+import type { AcmeConfig } from "./acme.ts";
 import type { EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";
 import type { ExtAuthzConfig } from "./ext-authz.ts";
+import type { PlainHttpConfig } from "./plain-http.ts";
 import type { TlsConfig } from "./tls.ts";
 import type { WebAuthnConfig } from "./webauthn.ts";
 
@@ -23,6 +25,8 @@ export interface Config {
     readonly port: number;
     readonly trustedProxies: readonly string[];
     readonly proxyProtocol: readonly string[];
+    /** Without it, nothing listens for plain HTTP. */
+    readonly http?: PlainHttpConfig;
   };
   readonly operator: { readonly listen: string };
   readonly stateDir: string;
@@ -31,6 +35,8 @@ export interface Config {
   readonly tpmSealing?: TpmSealingConfig;
   readonly log: { readonly level: "debug" | "info" | "warn" | "error" | "silent" };
   readonly tls: TlsConfig;
+  /** Certificates from an ACME server, beside those of `tls` or alone. */
+  readonly acme?: AcmeConfig;
   /** Of the roles edge and joint. */
   readonly edge?: EdgeConfig;
   /** Of the roles attester and joint. */

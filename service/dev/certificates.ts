@@ -3,11 +3,17 @@
  * For one's own machine: the CA's key is thrown away after it has signed, so nothing else can be made
  * with it. Production certificates come from files.
  */
-import { createHash, webcrypto } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { BitString, Integer, OctetString, Utf8String } from "asn1js";
+import { BitString, OctetString } from "asn1js";
 import * as pkijs from "pkijs";
+import {
+  extension,
+  newP256Keys,
+  privateKeyPem,
+  signCertificate,
+  SUBJECT_ALT_NAME,
+} from "../x509.ts";
 
 export interface DevelopmentCertificates {
   readonly caFile: string;
@@ -18,21 +24,10 @@ export interface DevelopmentCertificates {
 const DAY_MS = 86_400_000;
 /** Browsers refuse server certificates that live longer than 398 days. */
 const SERVER_DAYS = 397;
-const SUBJECT_ALT_NAME = "2.5.29.17";
 const BASIC_CONSTRAINTS = "2.5.29.19";
 const KEY_USAGE = "2.5.29.15";
 const EXTENDED_KEY_USAGE = "2.5.29.37";
 const SERVER_AUTH = "1.3.6.1.5.5.7.3.1";
-const SUBJECT_KEY_IDENTIFIER = "2.5.29.14";
-const AUTHORITY_KEY_IDENTIFIER = "2.5.29.35";
-const COMMON_NAME = "2.5.4.3";
-
-const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as const;
-// The types of pkijs's own engine lag behind those of the Web Crypto interface that it implements.
-const engine = new pkijs.CryptoEngine({
-  name: "node",
-  crypto: webcrypto,
-}) as unknown as pkijs.ICryptoEngine;
 
 /** The certificates in `dir`, made if they are missing or end within a week. */
 export async function developmentCertificates(
@@ -59,8 +54,8 @@ export async function developmentCertificates(
 async function makeCertificates(
   nowMs: number,
 ): Promise<{ ca: string; certificate: string; key: string }> {
-  const caKeys = await generateKeys();
-  const serverKeys = await generateKeys();
+  const caKeys = await newP256Keys();
+  const serverKeys = await newP256Keys();
   const ca = await signCertificate({
     subject: "Stile development CA",
     issuer: "Stile development CA",
@@ -68,6 +63,7 @@ async function makeCertificates(
     issuerKey: caKeys.publicKey,
     signingKey: caKeys.privateKey,
     nowMs,
+    lifetimeMs: SERVER_DAYS * DAY_MS,
     extensions: [
       extension(BASIC_CONSTRAINTS, true, new pkijs.BasicConstraints({ cA: true }).toSchema()),
       extension(
@@ -89,6 +85,7 @@ async function makeCertificates(
     issuerKey: caKeys.publicKey,
     signingKey: caKeys.privateKey,
     nowMs,
+    lifetimeMs: SERVER_DAYS * DAY_MS,
     extensions: [
       extension(SUBJECT_ALT_NAME, false, new pkijs.GeneralNames({ names }).toSchema()),
       extension(BASIC_CONSTRAINTS, true, new pkijs.BasicConstraints({ cA: false }).toSchema()),
@@ -104,75 +101,9 @@ async function makeCertificates(
       ),
     ],
   });
-  const pkcs8 = await webcrypto.subtle.exportKey("pkcs8", serverKeys.privateKey);
-  return { ca, certificate, key: pem("PRIVATE KEY", new Uint8Array(pkcs8)) };
-}
-
-async function generateKeys(): Promise<webcrypto.CryptoKeyPair> {
-  return webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
-}
-
-interface CertificateFields {
-  readonly subject: string;
-  readonly issuer: string;
-  readonly subjectKey: webcrypto.CryptoKey;
-  readonly issuerKey: webcrypto.CryptoKey;
-  readonly signingKey: webcrypto.CryptoKey;
-  readonly nowMs: number;
-  readonly extensions: pkijs.Extension[];
-}
-
-async function signCertificate(fields: CertificateFields): Promise<string> {
-  const certificate = new pkijs.Certificate({ version: 2 });
-  const serial = webcrypto.getRandomValues(new Uint8Array(16));
-  serial[0] = 0x40 | ((serial[0] ?? 0) & 0x3f);
-  certificate.serialNumber = new Integer({ valueHex: serial.buffer });
-  certificate.subject.typesAndValues.push(commonName(fields.subject));
-  certificate.issuer.typesAndValues.push(commonName(fields.issuer));
-  // An hour back: the clocks of a test's client and server need not agree to the second.
-  certificate.notBefore.value = new Date(fields.nowMs - 3_600_000);
-  certificate.notAfter.value = new Date(fields.nowMs + SERVER_DAYS * DAY_MS);
-  const authority = new pkijs.AuthorityKeyIdentifier({
-    keyIdentifier: await keyIdentifier(fields.issuerKey),
-  });
-  const subject = await keyIdentifier(fields.subjectKey);
-  certificate.extensions = [
-    ...fields.extensions,
-    extension(SUBJECT_KEY_IDENTIFIER, false, subject),
-    extension(AUTHORITY_KEY_IDENTIFIER, false, authority.toSchema()),
-  ];
-  await certificate.subjectPublicKeyInfo.importKey(fields.subjectKey, engine);
-  await certificate.sign(fields.signingKey, "SHA-256", engine);
-  return pem("CERTIFICATE", new Uint8Array(certificate.toSchema().toBER()));
-}
-
-/** RFC 7093 §2 method 4: a digest of the SPKI, cut to 160 bits. */
-async function keyIdentifier(key: webcrypto.CryptoKey): Promise<OctetString> {
-  const spki = new Uint8Array(await webcrypto.subtle.exportKey("spki", key));
-  const digest = createHash("sha256").update(spki).digest().subarray(0, 20);
-  return new OctetString({ valueHex: Uint8Array.from(digest).buffer });
-}
-
-function commonName(value: string): pkijs.AttributeTypeAndValue {
-  return new pkijs.AttributeTypeAndValue({ type: COMMON_NAME, value: new Utf8String({ value }) });
-}
-
-function extension(
-  extnID: string,
-  critical: boolean,
-  value: { toBER: () => ArrayBuffer },
-): pkijs.Extension {
-  return new pkijs.Extension({ extnID, critical, extnValue: value.toBER() });
+  return { ca, certificate, key: await privateKeyPem(serverKeys.privateKey) };
 }
 
 function ipAddress(bytes: readonly number[]): OctetString {
   return new OctetString({ valueHex: Uint8Array.from(bytes).buffer });
-}
-
-function pem(label: string, der: Uint8Array): string {
-  const lines =
-    Buffer.from(der)
-      .toString("base64")
-      .match(/.{1,64}/g) ?? [];
-  return `-----BEGIN ${label}-----\n${lines.join("\n")}\n-----END ${label}-----\n`;
 }

@@ -33,6 +33,8 @@ export interface DevelopmentOverrides {
   };
   readonly issuer?: Partial<Config["issuer"]>;
   readonly limits?: Partial<Config["limits"]>;
+  /** Instead of the development certificate. */
+  readonly acme?: Partial<Config["acme"]>;
 }
 
 /**
@@ -55,7 +57,10 @@ export interface Development {
 export async function prepareDevelopment(options: DevelopmentOptions): Promise<Development> {
   const at = (name: string): string => join(options.dir, name);
   mkdirSync(options.dir, { recursive: true, mode: 0o700 });
-  const certificates = await developmentCertificates(at("tls"), options.clock());
+  const { caFile, certificateFile, keyFile } = await developmentCertificates(
+    at("tls"),
+    options.clock(),
+  );
   const manufacturerDir = at("manufacturer");
   const manufacturer = await openManufacturerCa({ clock: options.clock, folder: manufacturerDir });
   writeFileSync(at("manufacturer-roots.pem"), manufacturer.rootPem);
@@ -73,10 +78,10 @@ export async function prepareDevelopment(options: DevelopmentOptions): Promise<D
     passphraseFile,
     log: { level: options.logLevel },
     tls: {
-      certificateFile: certificates.certificateFile,
-      keyFile: certificates.keyFile,
+      ...(overrides.acme === undefined ? { certificateFile, keyFile } : {}),
       ...overrides.tls,
     },
+    ...(overrides.acme === undefined ? {} : { acme: overrides.acme }),
     edge: { hosts: [host], issuerName: host, upstream: options.upstream, ...overrides.edge },
     attester: {
       manufacturerRootsFile: at("manufacturer-roots.pem"),
@@ -86,5 +91,5 @@ export async function prepareDevelopment(options: DevelopmentOptions): Promise<D
     issuer: { ...overrides.issuer },
     limits: { ...overrides.limits },
   });
-  return { config, caFile: certificates.caFile, manufacturerDir };
+  return { config, caFile, manufacturerDir };
 }

@@ -7,6 +7,7 @@ import { fastify, type FastifyInstance } from "fastify";
 import { StileError } from "../../wire/index.ts";
 import type { TrustedAttesters } from "../issuer/trusted-attesters.ts";
 import type { IssuerKeys } from "../keys/issuer-keys.ts";
+import type { CertificateStatus } from "../acme/renewal.ts";
 import { refuseErrors } from "../http/app.ts";
 import { parseLocalListen } from "../http/local-listen.ts";
 import type { Log } from "../log.ts";
@@ -20,6 +21,8 @@ import { registerView } from "./view.ts";
 export interface OperatorParts {
   readonly metrics: Metrics;
   readonly log: Log;
+  /** Of certificates from an ACME server, where there are any. */
+  readonly certificates?: (() => readonly CertificateStatus[]) | undefined;
   /** Of an issuer its own, of an edge those that it follows. */
   readonly keys?: Pick<IssuerKeys, "list" | "observe"> & Partial<KeyChanges>;
   /** Of an edge: what its clearances are verified with. */
@@ -85,7 +88,11 @@ function registerOperatorRoutes(app: FastifyInstance, options: OperatorOptions):
   app.get("/livez", () => ({ status: "live" }));
   app.get("/readyz", (_request, reply) => {
     const ready = options.isReady();
-    return reply.code(ready ? 200 : 503).send({ status: ready ? "ready" : "not ready" });
+    // Without a certificate it is ready all the same: the ACME server must reach it to give one.
+    const certificates = options.certificates?.();
+    return reply
+      .code(ready ? 200 : 503)
+      .send({ status: ready ? "ready" : "not ready", certificates });
   });
   app.get("/metrics", async (_request, reply) => {
     metrics.issuerKeys.reset();

@@ -99,6 +99,44 @@ describe("configuration", () => {
     expect(refusal(GOOD, { STILE_NOTHING: "1" })).toContain("unknown setting nothing");
   });
 
+  const ACME =
+    "acme: { directoryUrl: https://ca.example/dir, termsAgreed: true, certificates: [{ names: [www.example.org] }] }";
+  const NO_FILES = GOOD.replace(/^tls:.*$/m, "");
+
+  it("takes certificates from files, by ACME, or both", () => {
+    expect(load(`${GOOD}\n${ACME}`).acme?.certificates[0]?.keyType).toBe("ecdsa");
+    const { acme, tls } = load(`${NO_FILES}\n${ACME}`);
+    expect([tls.certificateFile, tls.reloadSeconds, acme?.challenge]).toEqual([
+      undefined,
+      10,
+      "tls-alpn-01",
+    ]);
+    const plain = "listen: { http: { port: 8080 } }";
+    const http = ACME.replace("termsAgreed", "challenge: http-01, termsAgreed");
+    expect(load(`${NO_FILES}\n${http}\n${plain}`).listen.http).toEqual({ host: "::", port: 8080 });
+    expect(refusal(`${NO_FILES}\n${http}`)).toContain("acme.challenge http-01 needs listen.http");
+    expect(refusal(NO_FILES)).toContain("missing setting tls.certificateFile");
+    expect(refusal(GOOD.replace(", keyFile: /etc/tls.key", ""))).toContain(
+      "missing setting tls.keyFile",
+    );
+    for (const alone of ["keyFile", "ocspFile"]) {
+      const said = refusal(`${NO_FILES}\n${ACME}\ntls: { ${alone}: /x }`);
+      expect(said).toContain(`tls.${alone} has no effect without tls.certificateFile`);
+    }
+  });
+
+  it("rejects ACME without agreement, over plain HTTP, and for names that it cannot prove", () => {
+    const set = (from: string, to: string): string =>
+      refusal(`${NO_FILES}\n${ACME.replace(from, to)}`);
+    expect(set("termsAgreed: true", "termsAgreed: false")).toContain("acme.termsAgreed");
+    expect(set(" termsAgreed: true,", "")).toContain("missing setting acme.termsAgreed");
+    expect(set("https://ca", "http://ca")).toContain("acme.directoryUrl");
+    for (const name of ["'*.a.example'", "A.example", "1.2.3.4", "'a:1'", "../x", "''", "a_b.c"]) {
+      expect(set("[www.example.org]", `[${name}]`), name).toContain("acme.certificates.0.names");
+    }
+    expect(set("[www.example.org]", "[a.b, a.b]")).toContain("acme.certificates.0.names");
+  });
+
   it("says what every setting means, and the page in docs is current", () => {
     const check = (node: { properties?: object; description?: string }, path: string): void => {
       if (node.properties === undefined) {

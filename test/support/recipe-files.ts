@@ -7,7 +7,7 @@ import type { TestSidecar } from "./sidecar.ts";
 
 /** All but the clearance key. */
 export function writeRecipeFiles(dir: string, { ca, config, sidecar }: TestSidecar): void {
-  const { certificateFile, keyFile } = config.tls;
+  const { certificateFile = "", keyFile = "" } = config.tls;
   copyFileSync(certificateFile, join(dir, "tls.pem"));
   copyFileSync(keyFile, join(dir, "tls.key"));
   const both = [certificateFile, keyFile].map((file) => readFileSync(file, "utf8"));

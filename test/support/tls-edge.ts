@@ -16,6 +16,7 @@ import { developmentCertificates } from "../../service/dev/certificates.ts";
 import {
   type CertificateFiles,
   type CertificateSource,
+  type ChallengeCertificates,
   checkRequestHead,
   createForwarder,
   createListener,
@@ -46,6 +47,7 @@ export interface TestCertificates {
   readonly certificateFile: string;
   readonly keyFile: string;
   readonly further?: readonly CertificateFiles[];
+  readonly isAwaited?: boolean;
   readonly remove: () => void;
 }
 
@@ -90,6 +92,7 @@ export interface EdgeOptions {
   readonly unknownName?: "refuse" | "first";
   readonly ticketKeys?: TicketKeySource;
   readonly front?: FrontOptions;
+  readonly challenges?: ChallengeCertificates;
   /** What the certificates' clock shows. */
   readonly nowMs?: number;
 }
@@ -133,6 +136,7 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
     certificates: source,
     unknownName: options.unknownName ?? "refuse",
     ...(options.ticketKeys === undefined ? {} : { ticketKeys: options.ticketKeys }),
+    ...(options.challenges === undefined ? {} : { challenges: options.challenges }),
     limits: { ...DEFAULT_LISTENER_LIMITS, timeoutCheckMs: 20, ...options.limits },
     ...(options.front === undefined ? {} : { front: options.front }),
     handler: (request, response) => {

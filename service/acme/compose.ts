@@ -1,0 +1,163 @@
+/**
+ * Puts ACME together: the files that its certificates are kept in, the challenges that the listeners answer, and the
+ * renewal, which runs in the one process that holds the state folder.
+ */
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { CertificateFiles } from "../../tls/index.ts";
+import { StileError } from "../../wire/index.ts";
+import type { AcmeCertificateConfig, AcmeConfig, Config } from "../config/index.ts";
+import type { Es256Key, SidecarSecrets } from "../secrets.ts";
+import type { Composition } from "../sidecar.ts";
+import { makeFolderDurably } from "../stores/durable-file.ts";
+import { openAccount } from "./account.ts";
+import { createPendingChallenges, type PendingChallenges } from "./challenges.ts";
+import type { IssuedCertificate } from "./issued.ts";
+import { orderCertificate } from "./order.ts";
+import { type CertificateStatus, createRenewal, type WantedCertificate } from "./renewal.ts";
+import { createAcmeSession } from "./session.ts";
+
+export interface AcmeDeps extends Pick<Composition, "clock" | "log" | "metrics" | "onClose"> {
+  readonly config: Pick<Config, "stateDir">;
+  readonly secrets: Pick<SidecarSecrets, "acmeAccountKey">;
+}
+
+export interface ComposedAcme {
+  /** Files that may be missing still. */
+  readonly files: readonly CertificateFiles[];
+  readonly challenges: PendingChallenges;
+  /** Asks for what is due, now and later. Call it once the listeners answer. */
+  readonly start: (onIssued: () => void) => void;
+  /** Asks for what is due now. */
+  readonly look: () => Promise<void>;
+  readonly status: () => readonly CertificateStatus[];
+}
+
+const LOOK_MS = 10_000;
+const DAY_MS = 86_400_000;
+
+/** @throws `SERVICE_CONFIG_INVALID` where a file cannot be read */
+export async function composeAcme(deps: AcmeDeps, acme: AcmeConfig): Promise<ComposedAcme> {
+  const { clock, config, log, metrics, onClose, secrets } = deps;
+  const folder = join(config.stateDir, "acme");
+  await makeFolderDurably(folder);
+  const certificates = acme.certificates.map((wanted) => ({
+    ...wanted,
+    file: join(folder, fileNameOf(wanted)),
+  }));
+  const challenges = createPendingChallenges(clock);
+  const stopping = new AbortController();
+  let onIssued = (): void => undefined;
+  const renewal = createRenewal({
+    certificates,
+    renewBeforeMs: acme.renewBeforeDays && acme.renewBeforeDays * DAY_MS,
+    issue: issuer(acme, {
+      accountKey: await secrets.acmeAccountKey(acme.directoryUrl),
+      challenges,
+      clock,
+      signal: stopping.signal,
+    }),
+    onIssued: () => onIssued(),
+    observe: (outcome, { names: [name] }, reason) => {
+      if (stopping.signal.aborted) return;
+      metrics.acmeOrders.inc({ outcome });
+      log.write(outcome === "OK" ? "info" : "error", "acme", { code: outcome, name, reason });
+    },
+    clock,
+    random: Math.random,
+  });
+  return {
+    files: certificates.map(({ file, names }) => ({
+      certificateFile: file,
+      keyFile: file,
+      names,
+      isAwaited: true,
+    })),
+    challenges,
+    status: renewal.status,
+    look: renewal.look,
+    start: (callback) => {
+      onIssued = callback;
+      const timer = setInterval(() => void renewal.look(), LOOK_MS);
+      timer.unref();
+      void renewal.look();
+      onClose(async () => {
+        clearInterval(timer);
+        stopping.abort();
+        // What is under way ends with the signal; a file that is being written is written whole.
+        await renewal.look();
+      });
+    },
+  };
+}
+
+interface IssuerDeps {
+  readonly accountKey: Es256Key;
+  readonly challenges: PendingChallenges;
+  readonly clock: () => number;
+  readonly signal: AbortSignal;
+}
+
+/** Each order has a session of its own: they are months apart. */
+function issuer(
+  acme: AcmeConfig,
+  { accountKey, challenges, clock, signal }: IssuerDeps,
+): (wanted: WantedCertificate) => Promise<IssuedCertificate> {
+  const ca = acme.caFile === undefined ? undefined : readSetting("caFile", acme.caFile);
+  const external = externalAccountOf(acme);
+  return async ({ keyType, names }) => {
+    signal.throwIfAborted();
+    const { directoryUrl } = acme;
+    const session = createAcmeSession({ directoryUrl, ca, accountKey, clock, signal });
+    try {
+      const { contact } = acme;
+      const account = await openAccount({ session, key: accountKey, contact, external });
+      return await orderCertificate({
+        account,
+        names,
+        keyType,
+        challengeType: acme.challenge,
+        pending: challenges,
+        clock,
+        wait: async (ms) => sleep(ms, undefined, { signal }),
+      });
+    } finally {
+      session.close();
+    }
+  };
+}
+
+function externalAccountOf({
+  externalAccount,
+}: AcmeConfig): { readonly keyId: string; readonly hmacKey: Uint8Array } | undefined {
+  if (externalAccount === undefined) return undefined;
+  const { hmacKeyFile, keyId } = externalAccount;
+  const text = readSetting("externalAccount.hmacKeyFile", hmacKeyFile).trim();
+  if (!/^[A-Za-z0-9_-]{22,512}={0,2}$/.test(text)) {
+    throw invalidSetting("externalAccount.hmacKeyFile", "expected base64url");
+  }
+  return { keyId, hmacKey: Uint8Array.from(Buffer.from(text, "base64url")) };
+}
+
+/** Other names, another file: a kept certificate is never taken for another set of names. */
+function fileNameOf({ keyType, names }: AcmeCertificateConfig): string {
+  const digest = createHash("sha256")
+    .update(JSON.stringify([keyType, names]))
+    .digest("hex");
+  return `${names[0] ?? ""}-${keyType}-${digest.slice(0, 8)}.pem`;
+}
+
+function readSetting(name: string, file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (cause) {
+    throw invalidSetting(name, `cannot read ${file}`, cause);
+  }
+}
+
+function invalidSetting(name: string, reason: string, cause?: unknown): StileError {
+  const message = `configuration: acme.${name}: ${reason}`;
+  return new StileError("SERVICE_CONFIG_INVALID", message, { cause });
+}

@@ -1,0 +1,155 @@
+/**
+ * The listener for plain HTTP: it answers ACME's http-01 challenges (RFC 8555 §8.3) and sends everything else to
+ * https, at hosts of this service only. Nothing is admitted, forwarded or kept here: one answer, and the
+ * connection ends.
+ */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { checkRequestHead } from "../../tls/index.ts";
+import type { Composition } from "../sidecar.ts";
+
+/** A closed set: it labels a metric. */
+export type PlainAnswer = "redirect" | "challenge" | "unknown-challenge" | "unknown-host" | "bad";
+
+export interface PlainListenerOptions {
+  /** As clients reach them over https: with the port if it is not 443. */
+  readonly hosts: readonly string[];
+  /**
+   * What a pending challenge is answered with.
+   * @param name hostile: from the Host header, without its port, in lower case
+   * @param token hostile
+   */
+  readonly keyAuthorization?: ((name: string, token: string) => string | undefined) | undefined;
+  readonly observe: (answer: PlainAnswer) => void;
+  /** From the connection to the end of its one request, and of silence. */
+  readonly requestMs: number;
+}
+
+export interface PlainListener {
+  readonly port: number;
+  readonly close: () => Promise<void>;
+}
+
+const CHALLENGE_PREFIX = "/.well-known/acme-challenge/";
+const MAX_CONNECTIONS = 1_000;
+const REQUEST_MS = 5_000;
+/** How often Node looks at the time limit: its resolution. */
+const CHECK_MS = 500;
+const MAX_HEADER_BYTES = 8_192;
+const MAX_HEADERS = 50;
+
+/** `listen.http`, where it is set. */
+export async function openPlainHttp(
+  { config, metrics, onClose }: Composition,
+  keyAuthorization: PlainListenerOptions["keyAuthorization"],
+): Promise<void> {
+  const { edge, listen, publicUrl } = config;
+  if (listen.http === undefined) return;
+  const listener = await startPlainListener(
+    {
+      hosts: edge?.hosts ?? [new URL(publicUrl).host],
+      keyAuthorization,
+      observe: (answer) => metrics.plainHttpAnswers.inc({ answer }),
+      requestMs: REQUEST_MS,
+    },
+    listen.http,
+  );
+  onClose(() => listener.close());
+}
+
+export async function startPlainListener(
+  options: PlainListenerOptions,
+  at: { readonly host: string; readonly port: number },
+): Promise<PlainListener> {
+  const answer = answerer(options);
+  const server = createServer({
+    headersTimeout: options.requestMs,
+    requestTimeout: options.requestMs,
+    connectionsCheckingInterval: CHECK_MS,
+    maxHeaderSize: MAX_HEADER_BYTES,
+    insecureHTTPParser: false,
+    // checkRequestHead refuses it, and it is counted.
+    requireHostHeader: false,
+  });
+  server.maxConnections = MAX_CONNECTIONS;
+  server.maxHeadersCount = MAX_HEADERS;
+  // For clients that do not read, or send nothing at all.
+  server.setTimeout(options.requestMs, (socket) => socket.destroy());
+  for (const event of ["request", "checkContinue", "checkExpectation"]) server.on(event, answer);
+  const port = await listening(server, at);
+  const close = (): Promise<void> =>
+    new Promise((resolve) => {
+      server.close(() => resolve());
+      server.closeAllConnections();
+    });
+  return { port, close };
+}
+
+function listening(
+  server: Server,
+  at: { readonly host: string; readonly port: number },
+): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(at.port, at.host, () => {
+      server.off("error", reject);
+      const address = server.address();
+      resolve(typeof address === "object" && address !== null ? address.port : at.port);
+    });
+  });
+}
+
+function answerer({
+  hosts,
+  keyAuthorization,
+  observe,
+}: PlainListenerOptions): (request: IncomingMessage, response: ServerResponse) => void {
+  const known = new Map(hosts.map((host) => [nameIn(host), host.toLowerCase()]));
+  const decide = (request: IncomingMessage): Decision => {
+    if (!isClean(request)) return { kind: "bad", status: 400 };
+    const { headers, url = "" } = request;
+    const name = nameIn(headers.host ?? "");
+    if (url.startsWith(CHALLENGE_PREFIX)) {
+      const found = keyAuthorization?.(name, url.slice(CHALLENGE_PREFIX.length));
+      if (found === undefined) return { kind: "unknown-challenge", status: 404 };
+      return { kind: "challenge", status: 200, body: found };
+    }
+    const host = known.get(name);
+    if (host === undefined) return { kind: "unknown-host", status: 421 };
+    // Both parts are ours to vouch for: a configured host, and a path that begins with a slash.
+    return { kind: "redirect", status: 308, location: `https://${host}${url}` };
+  };
+  return (request, response) => {
+    const { body = "", kind, location, status } = decide(request);
+    observe(kind);
+    request.resume();
+    response.writeHead(status, {
+      connection: "close",
+      "content-length": Buffer.byteLength(body),
+      ...(kind === "challenge" ? { "content-type": "application/octet-stream" } : {}),
+      ...(location === undefined ? {} : { location }),
+    });
+    response.end(body);
+  };
+}
+
+interface Decision {
+  readonly kind: PlainAnswer;
+  readonly status: number;
+  readonly body?: string;
+  readonly location?: string;
+}
+
+/** As strict as on the public listener: a head that two readers could read differently gets no redirect. */
+function isClean(request: IncomingMessage): boolean {
+  try {
+    checkRequestHead(request);
+  } catch {
+    return false;
+  }
+  return request.url?.startsWith("/") === true;
+}
+
+/** A Host without its port. */
+function nameIn(host: string): string {
+  return host.toLowerCase().replace(/:\d*$/, "");
+}
