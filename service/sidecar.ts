@@ -42,6 +42,8 @@ export interface Composition
   readonly app: FastifyInstance;
   readonly proxies: TrustedProxies;
   readonly onClose: OnClose;
+  /** Runs on SIGHUP: for files that are looked at again. */
+  readonly onReload: (reload: () => void) => void;
 }
 
 export interface Sidecar {
@@ -95,13 +97,20 @@ async function start(
     version: VERSION,
   });
   onClose(() => app.close());
-  const composition = { config, clock, log, metrics, app, proxies, secrets, tokenCrypto, onClose };
+  const reloads: (() => void)[] = [];
+  const onReload = (reload: () => void): void => void reloads.push(reload);
+  const shared = { config, clock, log, metrics, app, proxies, secrets, tokenCrypto };
+  const composition = { ...shared, onClose, onReload };
   const parts = await composeRoles(composition, state);
   await app.ready();
   const at = deps.listenFd === undefined ? config.listen : { fd: deps.listenFd };
   const listening = await listen(composition, parts, at);
   return {
     ...listening,
+    reloadCertificates: () => {
+      listening.reloadCertificates();
+      for (const reload of reloads) reload();
+    },
     metrics,
     closeSpentStore: () => state.spentStore?.close() ?? Promise.resolve(),
   };

@@ -1,18 +1,19 @@
 /**
- * Forwards admitted requests to one HTTP/1.1 upstream: bodies are streamed both ways with back-pressure,
+ * Forwards admitted requests to HTTP/1.1 upstreams: bodies are streamed both ways with back-pressure,
  * heads are rebuilt from their parsed fields, and nothing is retried that could have had an effect.
  * Trailers are not forwarded. Admission has been decided before; nothing here decides.
  */
 import {
-  Agent,
   type ClientRequest,
   type IncomingMessage,
   request as httpRequest,
   type ServerResponse,
 } from "node:http";
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { StileError } from "../wire/index.ts";
+import { isStileError, StileError } from "../wire/index.ts";
+import { type ForwardedHeader, forwardedHeadersOf } from "./forwarded-headers.ts";
 import { requestHeadersToForward, responseHeadersToForward } from "./header-hygiene.ts";
 import {
   createFastPath,
@@ -23,15 +24,19 @@ import {
 } from "./splice/splicer.ts";
 import { requestBodyOf, type RequestBody, sendBody } from "./request-body.ts";
 import { checkUpgradeRequest, tunnelUpgrade } from "./upgrade.ts";
+import { asCallback, UpstreamAgent } from "./upstreams/agent.ts";
+import { Attempts, isRepeatable } from "./upstreams/attempts.ts";
 import {
   asUpstreamError,
-  connectHalfOpen,
   isFinalStatus,
   outcomeOf,
-  type Upstream,
-  upstreamAddress,
+  type UpstreamFailure,
   type UpstreamOutcome,
-} from "./upstream.ts";
+  upstreamTimeout,
+} from "./upstreams/failure.ts";
+import type { ClientEnds } from "./upstreams/proxy-out.ts";
+import type { Upstream } from "./upstreams/upstream.ts";
+import type { Upstreams } from "./upstreams/upstreams.ts";
 
 /** What the caller adds to and takes from a request and its answer. */
 export interface ForwardExtra {
@@ -46,20 +51,24 @@ export interface ForwardExtra {
 }
 
 export interface ForwarderOptions {
-  readonly upstream: Upstream;
+  readonly upstreams: Upstreams;
   readonly maxBodyBytes: number;
-  /** Requests and tunnels under way at the upstream, each on a connection; more are refused. */
+  /** Requests and tunnels under way at all upstreams, each on a connection; more are refused. */
   readonly maxUnderWay: number;
-  readonly connectTimeoutMs: number;
-  /** Silence of the upstream, before and within its answer. */
+  /** From the request to the first byte of its answer. */
+  readonly firstByteTimeoutMs: number;
+  /** Silence of the upstream within its answer, or of a tunnel. */
   readonly idleTimeoutMs: number;
+  /** How long an idle connection is kept. */
+  readonly keepMs: number;
+  readonly forwardedHeader: ForwardedHeader;
 }
 
 export interface Forwarder {
   /**
    * Ends when the answer has been passed on.
-   * @throws `TLS_UPSTREAM_BUSY`, `TLS_BODY_TOO_LARGE`, `TLS_UPSTREAM_UNREACHABLE`, `TLS_UPSTREAM_TIMEOUT`; where part of the
-   * answer is out already, the caller can only cut the connection
+   * @throws `TLS_UPSTREAM_BUSY`, `TLS_UPSTREAM_UNHEALTHY`, `TLS_BODY_TOO_LARGE`, `TLS_UPSTREAM_UNREACHABLE`,
+   * `TLS_UPSTREAM_TIMEOUT`; where part of the answer is out already, the caller can only cut the connection
    */
   readonly forward: (
     request: IncomingMessage,
@@ -73,59 +82,43 @@ export interface Forwarder {
     head: Buffer,
     extra: ForwardExtra,
   ) => Promise<void>;
-  /** For the listener: forwards to the same upstream, within the same limits. */
+  /** For the listener: forwards to the same upstreams, within the same limits. */
   readonly fastPath: (options: FastPathOptions) => FastPath;
   readonly close: () => Promise<void>;
 }
 
-/** Idle upstream connections that are kept. */
-const MAX_FREE_SOCKETS = 256;
-/** Less than the 5 s after which Node, the least patient of the usual upstreams, closes them. */
-const FREE_SOCKET_MS = 4_000;
 const BODYLESS_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "DELETE"]);
-const RETRYABLE_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD"]);
 
-type OpenUpstream = (headers: string[], pooled: boolean) => ClientRequest;
+/** A request on its way, the same at each of its attempts. */
+interface Exchange {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly body: RequestBody;
+  readonly headers: string[];
+  readonly client: ClientEnds;
+}
+
+/** What the forwarder's functions work with. */
+interface Parts {
+  readonly options: ForwarderOptions;
+  readonly agents: ReadonlyMap<Upstream, UpstreamAgent>;
+}
 
 export function createForwarder(options: ForwarderOptions): Forwarder {
-  const agent = new Agent({
-    keepAlive: true,
-    maxFreeSockets: MAX_FREE_SOCKETS,
-    timeout: FREE_SOCKET_MS,
-  });
-  const address = upstreamAddress(options.upstream);
+  const { keepMs, upstreams } = options;
+  const agents = new Map(
+    upstreams.all.map((upstream) => [upstream, new UpstreamAgent(upstream, keepMs)]),
+  );
   const underWay = createUnderWay(options.maxUnderWay);
-
-  function open(request: IncomingMessage, headers: string[], pooled: boolean): ClientRequest {
-    const { method = "GET", url = "/" } = request;
-    const upstream = httpRequest({
-      ...address,
-      method,
-      path: url,
-      headers,
-      ...(pooled ? { agent } : { createConnection: () => connectHalfOpen(options.upstream) }),
-    });
-    limitTime(request, upstream, options);
-    return upstream;
-  }
 
   return {
     forward: (request, response, extra) =>
-      countUnderWay(underWay, extra, () => {
-        const openUpstream: OpenUpstream = (headers, pooled) => open(request, headers, pooled);
-        return forward(options, openUpstream, request, response, extra);
-      }),
+      countUnderWay(underWay, extra, () => forward({ options, agents }, request, response, extra)),
     upgrade: (request, socket, head, extra) =>
-      countUnderWay(underWay, extra, async () => {
-        checkUpgradeRequest(request);
-        const headers = upstreamHeaders(request, extra);
-        headers.push("Connection", "Upgrade", "Upgrade", "websocket");
-        const upstream = open(request, headers, false);
-        await tunnelUpgrade(upstream, socket, head, extra, options.idleTimeoutMs);
-      }),
+      countUnderWay(underWay, extra, () => upgrade(options, request, socket, head, extra)),
     fastPath: (fastPathOptions) => createFastPath(options, underWay, fastPathOptions),
     close: () => {
-      agent.destroy();
+      for (const agent of agents.values()) agent.destroy();
       return Promise.resolve();
     },
   };
@@ -153,39 +146,148 @@ async function countUnderWay(
 }
 
 async function forward(
-  options: ForwarderOptions,
-  open: OpenUpstream,
+  parts: Parts,
   request: IncomingMessage,
   response: ServerResponse,
   extra: ForwardExtra,
 ): Promise<void> {
+  const { options } = parts;
   const body = requestBodyOf(request, options.maxBodyBytes);
-  const headers = [...upstreamHeaders(request, extra), ...framingHeaders(request, body)];
-  if (body.kind !== "none" && request.headers.expect !== undefined) response.writeContinue();
-  const upstream = open(headers, true);
+  const headers = [...upstreamHeaders(options, request, extra), ...framingHeaders(request, body)];
+  const client = { socket: request.socket, address: extra.clientAddress };
+  const attempts = new Attempts(
+    options.upstreams,
+    isRepeatable(request.method ?? "", body.kind !== "none"),
+  );
   try {
-    const answer = await exchange(request, body, upstream, response).catch((error: unknown) => {
-      if (!mayRetry(error, request, body, upstream)) throw error;
-      // On a connection of its own: another kept one may be as dead.
-      return exchange(request, body, open(headers, false), response);
-    });
+    if (body.kind !== "none" && request.headers.expect !== undefined) response.writeContinue();
+    const answer = await ask(parts, { request, response, body, headers, client }, attempts);
+    answer.socket.setTimeout(options.idleTimeoutMs);
     await passOn(request, response, answer, extra);
   } catch (error) {
     // Nobody is left to be told, and it was not the upstream's doing.
     if (isClientGone(error, request, response)) return;
     throw asUpstreamError(error);
+  } finally {
+    attempts.end();
   }
 }
 
-function upstreamHeaders(request: IncomingMessage, extra: ForwardExtra): string[] {
+/** The head of an answer, after as many attempts as there may be. */
+async function ask(parts: Parts, exchange: Exchange, attempts: Attempts): Promise<IncomingMessage> {
+  // A connection that tells who its client is serves that client alone; here it is not kept.
+  let isPooled = attempts.upstream.settings.proxyProtocol === "off";
+  for (;;) {
+    const upstream = open(parts, exchange, attempts.upstream, isPooled);
+    const sending = { isSent: false };
+    try {
+      const answer = await answerTo(exchange, upstream, sending);
+      attempts.settle("answered");
+      return answer;
+    } catch (error) {
+      const failure = isClientGone(error, exchange.request, exchange.response)
+        ? undefined
+        : failureOf(error, sending.isSent);
+      if (failure === undefined || !attempts.next(failure, upstream.reusedSocket)) throw error;
+      // On a connection of its own: another kept one may be as dead.
+      isPooled = false;
+    }
+  }
+}
+
+function open(
+  { agents, options }: Parts,
+  { client, headers, request }: Exchange,
+  to: Upstream,
+  isPooled: boolean,
+): ClientRequest {
+  const { method = "GET", url = "/" } = request;
+  const agent = isPooled ? agents.get(to) : undefined;
+  const upstream = httpRequest({
+    method,
+    path: url,
+    headers,
+    ...(agent === undefined
+      ? {
+          createConnection: (_options, created) => {
+            to.dial(client, false, asCallback(created));
+            return undefined;
+          },
+        }
+      : { agent }),
+  });
+  upstream.setTimeout(options.firstByteTimeoutMs);
+  upstream.on("timeout", () => {
+    // The upstream is not to blame where it waits for a body that the client does not send.
+    if (!request.complete && !upstream.writableNeedDrain) request.socket.destroy();
+    else upstream.destroy(upstreamTimeout());
+  });
+  return upstream;
+}
+
+/** What went wrong at the upstream; undefined where it was not its doing. */
+function failureOf(error: unknown, isSent: boolean): UpstreamFailure | undefined {
+  if (!isSent) return "connect";
+  if (isStileError(error, "TLS_BODY_TOO_LARGE")) return undefined;
+  if (isStileError(error, "TLS_UPSTREAM_TIMEOUT")) return "timeout";
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  return code === "ECONNRESET" || code === "EPIPE" ? "broken" : "malformed";
+}
+
+async function upgrade(
+  options: ForwarderOptions,
+  request: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+  extra: ForwardExtra,
+): Promise<void> {
+  checkUpgradeRequest(request);
+  const headers = upstreamHeaders(options, request, extra);
+  headers.push("Connection", "Upgrade", "Upgrade", "websocket");
+  // The handshake is a GET, but what it begins has effects.
+  const attempts = new Attempts(options.upstreams, false);
+  try {
+    const client = { socket: request.socket, address: extra.clientAddress };
+    const connection = await connectFor(attempts, client);
+    if (socket.destroyed) {
+      connection.destroy();
+      return;
+    }
+    const upstream = httpRequest({
+      method: "GET",
+      path: request.url ?? "/",
+      headers,
+      createConnection: () => connection,
+    });
+    upstream.setTimeout(options.firstByteTimeoutMs, () => upstream.destroy(upstreamTimeout()));
+    await tunnelUpgrade(upstream, socket, head, extra, {
+      idleTimeoutMs: options.idleTimeoutMs,
+      settle: (outcome) => attempts.settle(outcome),
+    });
+  } finally {
+    attempts.end();
+  }
+}
+
+/** Half-open, as a tunnel's is. @throws `TLS_UPSTREAM_UNREACHABLE`, `TLS_UPSTREAM_TIMEOUT` */
+async function connectFor(attempts: Attempts, client: ClientEnds): Promise<Socket> {
+  for (;;) {
+    try {
+      return await attempts.upstream.connect(client, true);
+    } catch (error) {
+      if (!attempts.next("connect", false)) throw asUpstreamError(error);
+    }
+  }
+}
+
+function upstreamHeaders(
+  { forwardedHeader }: ForwarderOptions,
+  request: IncomingMessage,
+  extra: ForwardExtra,
+): string[] {
   const headers = requestHeadersToForward(request.rawHeaders, extra.removeRequestHeaders);
-  // A dual-stack socket writes IPv4 addresses as ::ffff:192.0.2.1.
-  const address = (extra.clientAddress ?? request.socket.remoteAddress)?.replace(
-    /^::ffff:(?=[0-9.]+$)/i,
-    "",
-  );
-  if (address !== undefined) headers.push("X-Forwarded-For", address);
-  headers.push("X-Forwarded-Proto", "https", "X-Forwarded-Host", request.headers.host ?? "");
+  const address = extra.clientAddress ?? request.socket.remoteAddress;
+  headers.push(...forwardedHeadersOf(forwardedHeader, address, request.headers.host ?? ""));
   for (const [name, value] of extra.requestHeaders) headers.push(name, value);
   return headers;
 }
@@ -199,24 +301,29 @@ function framingHeaders(request: IncomingMessage, body: RequestBody): string[] {
 }
 
 /** The head of the upstream's answer. It may come before the whole body is sent. */
-function exchange(
-  request: IncomingMessage,
-  body: RequestBody,
+function answerTo(
+  { body, request, response }: Exchange,
   upstream: ClientRequest,
-  response: ServerResponse,
+  sending: { isSent: boolean },
 ): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     // The client is gone: what it asked for need not be done.
-    response.once("close", () => upstream.destroy());
+    const leave = (): void => void upstream.destroy();
+    response.once("close", leave);
+    upstream.once("close", () => response.off("close", leave));
     upstream.once("response", (answer) => {
       if (isFinalStatus(answer.statusCode)) resolve(answer);
       else upstream.destroy();
     });
     upstream.on("error", reject);
     upstream.once("close", () => reject(new Error("the upstream closed the connection")));
-    sendBody(request, body, upstream, (error) => {
-      reject(error);
-      upstream.destroy();
+    // Until there is a connection the body stays where it is: it may have to go elsewhere.
+    upstream.once("socket", () => {
+      sending.isSent = true;
+      sendBody(request, body, upstream, (error) => {
+        reject(error);
+        upstream.destroy();
+      });
     });
   });
 }
@@ -237,48 +344,7 @@ async function passOn(
 }
 
 function isClientGone(error: unknown, request: IncomingMessage, response: ServerResponse): boolean {
-  if (!response.headersSent) return request.socket.destroyed;
+  if (!response.headersSent) return request.socket.destroyed || response.closed;
   // The upstream's end of it would be an aborted answer.
   return error instanceof Error && "code" in error && error.code === "ERR_STREAM_PREMATURE_CLOSE";
-}
-
-/** A kept connection may have been closed by the upstream just as it was used again. */
-function mayRetry(
-  error: unknown,
-  request: IncomingMessage,
-  body: RequestBody,
-  upstream: ClientRequest,
-): boolean {
-  const code = error instanceof Error && "code" in error ? error.code : undefined;
-  return (
-    upstream.reusedSocket &&
-    body.kind === "none" &&
-    RETRYABLE_METHODS.has(request.method ?? "") &&
-    !request.socket.destroyed &&
-    (code === "ECONNRESET" || code === "EPIPE")
-  );
-}
-
-function limitTime(
-  request: IncomingMessage,
-  upstream: ClientRequest,
-  options: ForwarderOptions,
-): void {
-  const timeout = (): void => {
-    upstream.destroy(new StileError("TLS_UPSTREAM_TIMEOUT", "the upstream did not answer in time"));
-  };
-  upstream.setTimeout(options.idleTimeoutMs);
-  upstream.on("timeout", () => {
-    // The agent's own limit for kept connections; connecting has the timer below.
-    if (upstream.socket?.connecting === true) return;
-    // The upstream is not to blame where it waits for a body that the client does not send.
-    if (!request.complete && !upstream.writableNeedDrain) request.socket.destroy();
-    else timeout();
-  });
-  upstream.once("socket", (socket) => {
-    if (!socket.connecting) return;
-    const timer = setTimeout(timeout, options.connectTimeoutMs);
-    socket.once("connect", () => clearTimeout(timer));
-    socket.once("close", () => clearTimeout(timer));
-  });
 }

@@ -6,10 +6,11 @@ import type { ClientRequest, IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { StileError } from "../wire/index.ts";
+import { isStileError, StileError } from "../wire/index.ts";
 import type { ForwardExtra } from "./forwarder.ts";
 import { responseHeadersToForward } from "./header-hygiene.ts";
-import { asUpstreamError, isFinalStatus } from "./upstream.ts";
+import { asUpstreamError, isFinalStatus } from "./upstreams/failure.ts";
+import type { AttemptOutcome } from "./upstreams/upstream.ts";
 
 /**
  * RFC 6455 §4.1: a GET, of HTTP/1.1. Node does not parse the body of a request to upgrade, so one that has a
@@ -24,18 +25,29 @@ export function checkUpgradeRequest({ headers, httpVersion, method }: IncomingMe
   }
 }
 
+export interface TunnelOptions {
+  readonly idleTimeoutMs: number;
+  /** How the upstream took the handshake. */
+  readonly settle: (outcome: AttemptOutcome) => void;
+}
+
 /** @throws `TLS_UPSTREAM_UNREACHABLE`, `TLS_UPSTREAM_TIMEOUT` before anything is out */
 export async function tunnelUpgrade(
   upstream: ClientRequest,
   client: Duplex,
   clientHead: Buffer,
   extra: ForwardExtra,
-  idleTimeoutMs: number,
+  { idleTimeoutMs, settle }: TunnelOptions,
 ): Promise<void> {
   // The TLS listener ends its direction as soon as the client ends its own; a tunnel does not.
   client.allowHalfOpen = true;
   client.once("close", () => upstream.destroy());
-  const answer = await handshake(upstream);
+  const answer = await handshake(upstream).catch((error: unknown) => {
+    if (!client.destroyed)
+      settle(isStileError(error, "TLS_UPSTREAM_TIMEOUT") ? "timeout" : "broken");
+    throw error;
+  });
+  settle("answered");
   const { response } = answer;
   if (answer.kind === "response") {
     client.write(headOf(response, extra, ["Connection", "close"]));

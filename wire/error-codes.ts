@@ -120,6 +120,8 @@ export const ERROR_CODES = {
   TLS_UPSTREAM_UNREACHABLE: "the upstream cannot be reached",
   TLS_UPSTREAM_TIMEOUT: "the upstream did not answer in time",
   TLS_UPSTREAM_BUSY: "as many requests are under way at the upstream as may be",
+  TLS_UPSTREAM_UNHEALTHY: "none of the upstreams is healthy",
+  TLS_UPSTREAM_FILES_INVALID: "the CA, certificate or key file of an upstream cannot be used",
   TLS_CERTIFICATE_INVALID: "the TLS certificate and key cannot be used",
   TLS_BODY_TOO_LARGE: "the request body is larger than the limit",
   TLS_TICKET_KEYS_INVALID: "the file of the session ticket keys cannot be used",

@@ -17,3 +17,4 @@ export type {
   TrustedAttesterConfig,
 } from "./types.ts";
 export type { TlsConfig } from "./tls.ts";
+export type { UpstreamConfig } from "./upstreams.ts";

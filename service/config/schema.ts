@@ -16,6 +16,7 @@ import { plainHttpSettings } from "./plain-http.ts";
 import { certificateFault, tlsSettings } from "./tls.ts";
 import type { Config, Role } from "./types.ts";
 import { proxyProtocolSchema, trustedProxiesSchema } from "./trusted-proxies.ts";
+import { upstreamFault, upstreamSettings } from "./upstreams.ts";
 import { webauthnSchema } from "./webauthn.ts";
 
 const tpmSealing = Type.Object(
@@ -85,7 +86,7 @@ const edge = {
     maxItems: 256,
   }),
   issuerName: text("server name of the token issuer (RFC 9577 §2.1), host or host:port"),
-  upstream: text("where admitted requests go: http://host:port or unix:/path"),
+  ...upstreamSettings,
   ...edgeRuleSettings,
   redemptionContext: choice(
     "what a challenge is bound to: window, none, window+network or connection (RFC 9577 §2.1.1.2)",
@@ -113,12 +114,6 @@ const edge = {
     "sends reserved token types among the challenges (RFC 9577 §4.1); breaks privacypass-ts",
   ),
   maxBodyBytes: whole("largest request body that is forwarded", 0, 2 ** 40, 2 ** 30),
-  maxUpstreamRequests: whole(
-    "requests and WebSockets under way at the upstream, each on a connection; more get 503",
-    1,
-    1_000_000,
-    10_000,
-  ),
   fastPath: Type.Boolean({
     description: "forwards what is plainly admitted past node:http (docs/tls.md); off is slower",
     default: true,
@@ -142,7 +137,6 @@ const edge = {
   ),
   spentStore: Type.Object(spentStore, section),
   issuer: Type.Optional(followedIssuer),
-  upstreamTimeoutSeconds: whole("until the upstream's first byte, and between bytes", 1, 3_600, 60),
   authorize: Type.Object(
     {
       headers: choice(
@@ -307,7 +301,7 @@ function misplacedSettings(config: Config): string | undefined {
     ["issuer.tenants", issuer.tenants.length > 0, role === "issuer" && issuer.tenants.length > 0],
   ];
   const wrong = rules.find(([, isGiven, isNeeded]) => isGiven !== isNeeded);
-  if (wrong === undefined) return undefined;
+  if (wrong === undefined) return edge && upstreamFault(edge);
   const [name, isGiven] = wrong;
   return isGiven ? `${name} is not for the role ${role}` : `missing setting ${name}`;
 }

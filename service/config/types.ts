@@ -6,6 +6,7 @@ import type { EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";
 import type { ExtAuthzConfig } from "./ext-authz.ts";
 import type { PlainHttpConfig } from "./plain-http.ts";
 import type { TlsConfig } from "./tls.ts";
+import type { UpstreamsConfig } from "./upstreams.ts";
 import type { WebAuthnConfig } from "./webauthn.ts";
 
 /** Roles of RFC 9576 §3; joint: all three in one process. */
@@ -54,10 +55,9 @@ export interface TpmSealingConfig {
   readonly pcrs: readonly number[];
 }
 
-export interface EdgeConfig {
+export interface EdgeConfig extends UpstreamsConfig {
   readonly hosts: readonly string[];
   readonly issuerName: string;
-  readonly upstream: string;
   readonly mode: EdgeMode;
   /** Of the mode adaptive. */
   readonly adaptive?: EdgeAdaptiveConfig;
@@ -68,9 +68,7 @@ export interface EdgeConfig {
   readonly challengeMaxAgeSeconds: number;
   readonly grease: boolean;
   readonly maxBodyBytes: number;
-  readonly maxUpstreamRequests: number;
   readonly fastPath: boolean;
-  readonly upstreamTimeoutSeconds: number;
   readonly authorize: { readonly headers: AuthorizeHeaders };
   readonly extAuthz?: ExtAuthzConfig;
   readonly fallbackUrl?: string;

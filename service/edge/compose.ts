@@ -1,7 +1,7 @@
 /** Puts the edge together: challenges, redemption, clearance, forwarding, and the routes for other proxies. */
 import { createHash, randomBytes } from "node:crypto";
 import type { JWK } from "jose";
-import { createForwarder, parseUpstream, type Upstream } from "../../tls/index.ts";
+import { createForwarder } from "../../tls/index.ts";
 import {
   createChallenger,
   createRedeemer,
@@ -24,8 +24,7 @@ import { composePage } from "../web/compose.ts";
 import { registerEdgeRoutes } from "./routes.ts";
 import { checkExtAuthz, listenExtAuthz } from "./ext-authz/compose.ts";
 import { compileRules, type EdgeRules } from "./rules.ts";
-
-const CONNECT_TIMEOUT_MS = 5_000;
+import { composeUpstreams, timesOf } from "./upstreams.ts";
 
 export interface EdgeDeps {
   readonly spentStore: SpentStore;
@@ -57,11 +56,11 @@ export async function composeEdge(
   const clearance = composeClearance(composition, edge);
   const admission = composeAdmission(composition, edge, { ...deps, clearance });
   const forwarder = createForwarder({
-    upstream: upstreamOf(edge),
+    upstreams: composeUpstreams(composition, edge),
     maxBodyBytes: edge.maxBodyBytes,
     maxUnderWay: edge.maxUpstreamRequests,
-    connectTimeoutMs: CONNECT_TIMEOUT_MS,
-    idleTimeoutMs: edge.upstreamTimeoutSeconds * 1_000,
+    ...timesOf(edge),
+    forwardedHeader: edge.forwardedHeader,
   });
   onClose(() => forwarder.close());
   const page =
@@ -193,14 +192,6 @@ function rulesOf(edge: EdgeConfig): EdgeRules {
   } catch (cause) {
     if (cause instanceof RangeError) throw invalid(`edge.rules: ${cause.message}`, cause);
     throw cause;
-  }
-}
-
-function upstreamOf(edge: EdgeConfig): Upstream {
-  try {
-    return parseUpstream(edge.upstream);
-  } catch (cause) {
-    throw invalid("edge.upstream: expected http://host:port or unix:/path", cause);
   }
 }
 

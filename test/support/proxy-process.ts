@@ -22,6 +22,8 @@ export interface ProxyProcess {
   /** What it has written so far. */
   readonly told: () => string;
   readonly stop: () => Promise<void>;
+  /** Without a word to anybody. */
+  readonly kill: () => Promise<void>;
 }
 
 /** Waits until it listens at the port. @param dir takes its files */
@@ -41,10 +43,11 @@ export async function startProxy(
     output.on("data", (chunk: Buffer) => (told += chunk.toString()));
   }
   const exited = once(child, "exit");
-  const stop = async (): Promise<void> => {
-    child.kill("SIGTERM");
+  const endBy = async (signal: NodeJS.Signals): Promise<void> => {
+    child.kill(signal);
     await exited;
   };
+  const stop = (): Promise<void> => endBy("SIGTERM");
   const deadline = Date.now() + READY_MS;
   while (!(await accepts(port))) {
     if (child.exitCode !== null || Date.now() > deadline) {
@@ -53,7 +56,7 @@ export async function startProxy(
     }
     await wait(10);
   }
-  return { told: () => told, stop };
+  return { told: () => told, stop, kill: () => endBy("SIGKILL") };
 }
 
 function nginxMain(dir: string, port: number): string {

@@ -20,6 +20,7 @@ import {
   checkRequestHead,
   createForwarder,
   createListener,
+  createUpstreams,
   DEFAULT_LISTENER_LIMITS,
   type FastPath,
   fileCertificates,
@@ -31,6 +32,9 @@ import {
   parseUpstream,
   type TicketKeySource,
   type TlsEvent,
+  type Upstreams,
+  type UpstreamSettings,
+  type UpstreamsOptions,
 } from "../../tls/index.ts";
 import { isStileError } from "../../wire/index.ts";
 
@@ -83,6 +87,8 @@ export async function startUpstream(handler: RequestListener): Promise<TestUpstr
 export interface EdgeOptions {
   readonly certificates: TestCertificates;
   readonly upstream: string;
+  /** Instead of that one. */
+  readonly upstreams?: Upstreams;
   readonly limits?: Partial<ListenerLimits>;
   readonly forwarder?: Partial<ForwarderOptions>;
   readonly extra?: Extra;
@@ -107,6 +113,34 @@ export interface TestEdge {
   readonly close: () => Promise<void>;
 }
 
+export interface TestUpstreamsOptions extends Partial<Omit<UpstreamsOptions, "upstreams">> {
+  readonly settings?: Partial<UpstreamSettings>;
+}
+
+/** With names `0`, `1` and so on. */
+export function upstreamsTo(
+  urls: readonly string[],
+  { settings, ...options }: TestUpstreamsOptions = {},
+): Upstreams {
+  return createUpstreams({
+    upstreams: urls.map((url, i) => ({
+      name: String(i),
+      address: parseUpstream(url),
+      weight: 1,
+      maxUnderWay: 1_000,
+      tls: undefined,
+      connectTimeoutMs: 1_000,
+      proxyProtocol: "off",
+      ...settings,
+    })),
+    ejection: { failures: 3, baseMs: 1_000, maxMs: 60_000 },
+    clock: () => performance.now(),
+    random: () => 0,
+    observe: () => undefined,
+    ...options,
+  });
+}
+
 /** What service/edge does, without admission: check the head, forward, answer errors. */
 export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
   const events: TlsEvent[] = [];
@@ -118,12 +152,16 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
     clock: () => options.nowMs ?? Date.now(),
     observe,
   });
+  const upstreams = options.upstreams ?? upstreamsTo([options.upstream]);
+  const idleTimeoutMs = options.forwarder?.idleTimeoutMs ?? 5_000;
   const forwarder = createForwarder({
-    upstream: parseUpstream(options.upstream),
+    upstreams,
     maxBodyBytes: 2 ** 27,
     maxUnderWay: 1_000,
-    connectTimeoutMs: 1_000,
-    idleTimeoutMs: 5_000,
+    firstByteTimeoutMs: idleTimeoutMs,
+    idleTimeoutMs,
+    keepMs: 4_000,
+    forwardedHeader: "x-forwarded",
     ...options.forwarder,
   });
   const extra = options.extra ?? noExtra;
@@ -159,6 +197,7 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
     source.close();
     await listener.drain(0);
     await forwarder.close();
+    upstreams.close();
   };
   return { port, listener, source, events, codes, close };
 }
@@ -205,6 +244,7 @@ function statusOf(code: string): number {
     TLS_BODY_TOO_LARGE: 413,
     TLS_UPSTREAM_UNREACHABLE: 502,
     TLS_UPSTREAM_TIMEOUT: 504,
+    TLS_UPSTREAM_UNHEALTHY: 503,
   };
   return statuses[code] ?? 500;
 }

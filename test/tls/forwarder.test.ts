@@ -306,17 +306,18 @@ describe("upstream connections", () => {
     expect(await talk(edge, GET)).toContain("by unix");
   });
 
-  test("parseUpstream reads both forms and rejects others", () => {
+  test("parseUpstream reads its three forms and rejects others", () => {
     expect(parseUpstream("http://127.0.0.1:3000")).toStrictEqual({
       kind: "tcp",
       host: "127.0.0.1",
       port: 3000,
     });
     expect(parseUpstream("http://[::1]")).toStrictEqual({ kind: "tcp", host: "::1", port: 80 });
+    expect(parseUpstream("https://a")).toStrictEqual({ kind: "tls", host: "a", port: 443 });
     expect(parseUpstream("unix:/run/a.sock")).toStrictEqual({ kind: "unix", path: "/run/a.sock" });
     for (const text of [
       "",
-      "https://a",
+      "https://a/b",
       "http://a/b",
       "http://a?b",
       "http://a#b",

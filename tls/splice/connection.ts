@@ -5,7 +5,7 @@
  */
 import type { TLSSocket } from "node:tls";
 import { StileError } from "../../wire/index.ts";
-import { asUpstreamError, outcomeOf } from "../upstream.ts";
+import { asUpstreamError, outcomeOf, upstreamTimeout } from "../upstreams/failure.ts";
 import { beginExchange, type Exchange, mayRepeat } from "./exchange.ts";
 import { HeldBytes } from "./held-bytes.ts";
 import { inChunks, joined, writeOut } from "./pieces.ts";
@@ -45,7 +45,6 @@ export class SplicedConnection implements FastConnection {
   readonly #socket: TLSSocket;
   readonly #host: FastPathHost;
   readonly #onLeave: () => void;
-  /** A dual-stack socket writes IPv4 addresses as ::ffff:192.0.2.1. */
   readonly #remoteAddress: string | undefined;
   readonly #upstream: UpstreamSlot;
   #state: State = "head";
@@ -66,13 +65,13 @@ export class SplicedConnection implements FastConnection {
     this.#socket = socket;
     this.#host = host;
     this.#onLeave = onLeave;
-    this.#remoteAddress = socket.remoteAddress?.replace(/^::ffff:(?=[0-9.]+$)/i, "");
+    this.#remoteAddress = socket.remoteAddress;
     this.#begun = context.now();
     this.#active = this.#begun;
     this.#upstream = new UpstreamSlot(context, {
       onPart: (head, content, isEnd) => this.#pass(head, content, isEnd),
-      onFailure: (error) => this.#onLinkFailure(error),
-      onSilence: () => this.#onLinkSilence(),
+      onFailure: (error) => this.#onFailure(error),
+      onSilence: () => this.#onSilence(),
       onDrain: () => this.#readOn(),
     });
     socket.on("data", this.#onData);
@@ -100,7 +99,7 @@ export class SplicedConnection implements FastConnection {
 
   readonly #onDrain = (): void => {
     this.#active = this.#context.now();
-    this.#upstream.link?.resume();
+    this.#upstream.resume();
     if (this.#state === "full") this.#next();
   };
 
@@ -121,7 +120,7 @@ export class SplicedConnection implements FastConnection {
     this.#bodyLeft -= taken;
     if (this.#state === "discard") {
       if (this.#bodyLeft === 0) this.#next();
-    } else if (this.#upstream.link?.write(chunk.subarray(0, taken)) === false) this.#socket.pause();
+    } else if (!this.#upstream.write(chunk.subarray(0, taken))) this.#socket.pause();
     return chunk.subarray(taken);
   }
 
@@ -175,17 +174,15 @@ export class SplicedConnection implements FastConnection {
   }
 
   /** The head with what has come of the body. */
-  #requestBytes(exchange: Exchange): Buffer {
-    const { extra, head } = exchange;
+  #requestBytes({ extra, head }: Exchange): Buffer {
     const text = writeRequestHead(head, {
       remove: extra.removeRequestHeaders,
       add: extra.requestHeaders,
-      remoteAddress: this.#remoteAddress,
+      remoteAddress: extra.clientAddress ?? this.#remoteAddress,
+      forwardedHeader: this.#context.forwarder.forwardedHeader,
     });
     const begun = this.#takeFromPending();
-    const bytes = joined(text, begun.length === 0 ? [] : [begun]);
-    if (mayRepeat(head)) exchange.again = bytes;
-    return bytes;
+    return joined(text, begun.length === 0 ? [] : [begun]);
   }
 
   /** What has come of the body with the head. */
@@ -195,9 +192,20 @@ export class SplicedConnection implements FastConnection {
     return begun;
   }
 
-  #forward({ head }: Exchange, bytes: Buffer): void {
-    const link = this.#upstream.take();
-    if (link.begin(head.method, bytes) && this.#pending.length === 0) this.#socket.resume();
+  #forward({ extra, head }: Exchange, bytes: Buffer): void {
+    let isTaken = false;
+    try {
+      isTaken = this.#upstream.begin({
+        method: head.method,
+        bytes,
+        isRepeatable: mayRepeat(head),
+        client: { socket: this.#socket, address: extra.clientAddress },
+      });
+    } catch (error) {
+      this.#onFailure(error);
+      return;
+    }
+    if (isTaken && this.#pending.length === 0) this.#socket.resume();
     else this.#socket.pause();
   }
 
@@ -222,7 +230,7 @@ export class SplicedConnection implements FastConnection {
       exchange.isReframed ? inChunks(content, isEnd) : content,
     );
     if (isEnd) this.#finish();
-    else if (!isTaken) this.#upstream.link?.pause();
+    else if (!isTaken) this.#upstream.pause();
   }
 
   #answerHead(exchange: Exchange, head: ResponseHead): string {
@@ -270,34 +278,21 @@ export class SplicedConnection implements FastConnection {
     else this.#socket.resume();
   }
 
-  #onLinkFailure(error: Error): void {
+  #onFailure(error: unknown): void {
     const exchange = this.#exchange;
     if (exchange === undefined) return;
-    const [{ again }, { link }] = [exchange, this.#upstream];
-    // It may have been closed by the upstream just as it was used again.
-    if (again !== undefined && link?.isReused === true && !link.hasAnswered) {
-      exchange.again = undefined;
-      this.#upstream.renew().begin(exchange.head.method, again);
-      return;
-    }
     this.#context.underWay.leave();
     this.#refuse(exchange, asUpstreamError(error));
   }
 
-  #onLinkSilence(): void {
-    const exchange = this.#exchange;
-    if (exchange === undefined) return;
+  #onSilence(): void {
     // The upstream is not to blame where it waits for a body that the client does not send.
-    if (this.#bodyLeft > 0 && this.#upstream.link?.isBlocked !== true) {
+    if (this.#bodyLeft > 0 && !this.#upstream.isBlocked) {
       this.#socket.destroy();
       return;
     }
-    this.#upstream.destroy();
-    this.#context.underWay.leave();
-    this.#refuse(
-      exchange,
-      new StileError("TLS_UPSTREAM_TIMEOUT", "the upstream did not answer in time"),
-    );
+    this.#upstream.timeOut();
+    this.#onFailure(upstreamTimeout());
   }
 
   /** The exchange has failed and is counted no more. */

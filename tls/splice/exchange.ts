@@ -1,5 +1,6 @@
 /** A request of the fast path and what has become of its answer, from the decision to forward it to its end. */
 import type { ForwardExtra } from "../forwarder.ts";
+import { isRepeatable } from "../upstreams/attempts.ts";
 import type { RequestHead } from "./request-head.ts";
 import { addedLines } from "./write-head.ts";
 
@@ -8,20 +9,16 @@ export interface Exchange {
   readonly extra: ForwardExtra;
   /** Header lines that the caller adds to the answer. */
   readonly added: string;
-  /** For a second attempt; undefined where there must be none. */
-  again: Buffer | undefined;
   isHeadOut: boolean;
   isReframed: boolean;
 }
 
-const RETRYABLE_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD"]);
-
 export function beginExchange(head: RequestHead, extra: ForwardExtra): Exchange {
   const added = addedLines(extra.responseHeaders);
-  return { head, extra, added, again: undefined, isHeadOut: false, isReframed: false };
+  return { head, extra, added, isHeadOut: false, isReframed: false };
 }
 
 /** Whether a request may be sent again that an upstream may have read: it has no effect and no body. */
 export function mayRepeat({ contentLength = 0, method }: RequestHead): boolean {
-  return contentLength === 0 && RETRYABLE_METHODS.has(method);
+  return isRepeatable(method, contentLength > 0);
 }

@@ -1,5 +1,5 @@
 /**
- * The fast path for HTTP/1.1: a client connection's requests go to one upstream connection of its own, heads
+ * The fast path for HTTP/1.1: a client connection's requests go to an upstream connection of its own, heads
  * written anew from their tokens, bodies passed through. It takes what its parser allows and its caller
  * admits; every other connection goes to node:http for good, before anything of the request in question
  * was done. Limits and times are those of the general path.

@@ -1,19 +1,23 @@
 /**
- * The one upstream connection of a client connection: one exchange after the other, never two at once.
+ * An upstream connection of a client connection: one exchange after the other, never two at once.
  * It reads answers and tells what is in each piece of them; what becomes of that is its owner's business.
  * Bytes that nobody asked for end it: they would be taken for the next answer.
  */
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { StileError } from "../../wire/index.ts";
-import { isFinalStatus, type Upstream, upstreamAddress } from "../upstream.ts";
+import { isFinalStatus, type UpstreamFailure } from "../upstreams/failure.ts";
+import type { ClientEnds } from "../upstreams/proxy-out.ts";
+import type { Upstream } from "../upstreams/upstream.ts";
 import { type ChunkedBody, createChunkedBody } from "./chunked-body.ts";
 import { type BodyFraming, parseResponseHead, type ResponseHead } from "./response-head.ts";
 
 export interface LinkOptions {
-  readonly upstream: Upstream;
-  readonly connectTimeoutMs: number;
-  /** Silence within an exchange. */
+  /** From the request to the first byte of its answer. */
+  readonly firstByteTimeoutMs: number;
+  /** Silence within an answer. */
   readonly idleTimeoutMs: number;
+  /** How long it is kept without an exchange. */
+  readonly keepMs: number;
 }
 
 export interface LinkOwner {
@@ -24,23 +28,28 @@ export interface LinkOwner {
    */
   readonly onPart: (head: ResponseHead | undefined, content: Buffer[], isEnd: boolean) => void;
   /** Of the exchange under way; the connection is closed. */
-  readonly onFailure: (error: Error) => void;
+  readonly onFailure: (error: Error, failure: UpstreamFailure) => void;
+  /** What was written before is on its way. */
+  readonly onConnect: () => void;
   /** The upstream is silent; the connection is open. */
   readonly onSilence: () => void;
   /** What was written is out. */
   readonly onDrain: () => void;
 }
 
-/** Less than the 5 s after which Node, the least patient of the usual upstreams, closes them. */
-const FREE_SOCKET_MS = 4_000;
 /** 100, 102 and 103 before one answer. */
 const MAX_INTERIM = 16;
 const NOTHING: Buffer = Buffer.alloc(0);
 
 export class UpstreamLink {
+  readonly upstream: Upstream;
   readonly #owner: LinkOwner;
   readonly #options: LinkOptions;
-  readonly #socket: Socket;
+  readonly #stopDialling: () => void;
+  /** Undefined until it is connected. */
+  #socket: Socket | undefined;
+  /** What was written by then. */
+  readonly #waiting: Buffer[] = [];
   #method = "";
   #isBusy = false;
   #framing: BodyFraming | undefined;
@@ -52,34 +61,43 @@ export class UpstreamLink {
   #keepAlive = true;
   #exchanges = 0;
   /** Part of an answer has come. */
-  hasAnswered = false;
+  #hasAnswered = false;
 
-  constructor(options: LinkOptions, owner: LinkOwner) {
+  constructor(
+    upstream: Upstream,
+    client: ClientEnds | undefined,
+    options: LinkOptions,
+    owner: LinkOwner,
+  ) {
+    this.upstream = upstream;
     this.#options = options;
     this.#owner = owner;
-    const address = upstreamAddress(options.upstream);
-    const socket = connect(
-      "socketPath" in address ? { path: address.socketPath } : { ...address, noDelay: true },
-    );
-    this.#socket = socket;
-    const timer = setTimeout(() => {
-      this.#fail(new StileError("TLS_UPSTREAM_TIMEOUT", "the upstream did not answer in time"));
-    }, options.connectTimeoutMs);
-    socket.once("connect", () => clearTimeout(timer));
-    socket.on("data", (chunk: Buffer) => this.#read(chunk));
-    socket.on("drain", () => owner.onDrain());
-    socket.on("timeout", () => this.#onTimeout());
-    socket.on("error", (error) => this.#fail(error));
-    socket.on("end", () => this.#onEnd());
-    socket.on("close", () => {
-      clearTimeout(timer);
-      this.#fail(new Error("the upstream closed the connection"));
+    this.#stopDialling = upstream.dial(client, false, (error, socket) => {
+      if (socket === undefined) this.#fail(error ?? closedError(), "connect");
+      else this.#begin(socket);
     });
+  }
+
+  #begin(socket: Socket): void {
+    this.#socket = socket;
+    socket.on("data", (chunk: Buffer) => this.#read(chunk));
+    socket.on("drain", () => this.#owner.onDrain());
+    socket.on("timeout", () => this.#onTimeout());
+    socket.on("error", (error) => this.#failSent(error));
+    socket.on("end", () => this.#onEnd());
+    socket.on("close", () => this.#failSent(closedError()));
+    socket.setTimeout(this.#options.firstByteTimeoutMs);
+    for (const bytes of this.#waiting.splice(0)) socket.write(bytes);
+    this.#owner.onConnect();
   }
 
   /** It waits for the next exchange, and nothing speaks against one. */
   get isFree(): boolean {
-    return !this.#isBusy && this.#keepAlive && this.#socket.writable && !this.#socket.destroyed;
+    return !this.#isBusy && this.#keepAlive && this.#socket?.writable === true;
+  }
+
+  get isConnected(): boolean {
+    return this.#socket !== undefined;
   }
 
   /** An earlier exchange went well: the upstream may have closed it since. */
@@ -89,55 +107,60 @@ export class UpstreamLink {
 
   /** Bytes wait to be taken by the upstream. */
   get isBlocked(): boolean {
-    return this.#socket.writableNeedDrain;
+    return this.#socket?.writableNeedDrain ?? true;
   }
 
-  /** @returns false where the caller should wait for `onDrain` */
+  /** @returns false where the caller should wait for `onConnect` or `onDrain` */
   begin(method: string, bytes: Buffer): boolean {
     this.#method = method;
     this.#isBusy = true;
-    this.hasAnswered = false;
+    this.#hasAnswered = false;
     this.#interim = 0;
     this.#exchanges += 1;
-    this.#socket.setTimeout(this.#options.idleTimeoutMs);
-    return this.#socket.write(bytes);
+    this.#socket?.setTimeout(this.#options.firstByteTimeoutMs);
+    return this.write(bytes);
   }
 
   write(bytes: Buffer): boolean {
-    return this.#socket.write(bytes);
+    if (this.#socket !== undefined) return this.#socket.write(bytes);
+    this.#waiting.push(bytes);
+    return false;
   }
 
   pause(): void {
-    this.#socket.pause();
+    this.#socket?.pause();
   }
 
   resume(): void {
-    this.#socket.resume();
+    this.#socket?.resume();
   }
 
   /** Ends it without a word to its owner. */
   destroy(): void {
     this.#isBusy = false;
     this.#keepAlive = false;
-    this.#socket.destroy();
+    if (this.#socket === undefined) this.#stopDialling();
+    else this.#socket.destroy();
   }
 
-  #fail(error: Error): void {
+  #fail(error: Error, failure: UpstreamFailure): void {
     const wasBusy = this.#isBusy;
     this.destroy();
-    if (wasBusy) this.#owner.onFailure(error);
+    if (wasBusy) this.#owner.onFailure(error, failure);
+  }
+
+  #failSent(error: Error): void {
+    this.#fail(error, this.#hasAnswered ? "malformed" : "broken");
   }
 
   #onTimeout(): void {
-    // Connecting has its own limit.
-    if (this.#socket.connecting) return;
     if (this.#isBusy) this.#owner.onSilence();
     else this.destroy();
   }
 
   #onEnd(): void {
     if (this.#isBusy && this.#framing?.kind === "until-close") this.#finish(undefined, []);
-    else this.#fail(new Error("the upstream closed the connection"));
+    else this.#failSent(closedError());
   }
 
   #read(chunk: Buffer): void {
@@ -145,7 +168,7 @@ export class UpstreamLink {
       this.destroy();
       return;
     }
-    this.hasAnswered = true;
+    this.#hasAnswered = true;
     if (this.#framing !== undefined) {
       this.#readBody(undefined, this.#framing, chunk);
       return;
@@ -158,7 +181,7 @@ export class UpstreamLink {
         return;
       }
       if (head.kind === "malformed") {
-        this.#fail(malformed());
+        this.#fail(malformed(), "malformed");
         return;
       }
       bytes = bytes.subarray(head.length);
@@ -169,7 +192,7 @@ export class UpstreamLink {
       this.#interim += 1;
       // Behind a 101 nothing is HTTP.
       if (head.status === 101 || this.#interim > MAX_INTERIM) {
-        this.#fail(malformed());
+        this.#fail(malformed(), "malformed");
         return;
       }
     }
@@ -177,9 +200,11 @@ export class UpstreamLink {
 
   #takeHead(head: ResponseHead, rest: Buffer): void {
     if (!isFinalStatus(head.status)) {
-      this.#fail(malformed());
+      this.#fail(malformed(), "malformed");
       return;
     }
+    const { firstByteTimeoutMs, idleTimeoutMs } = this.#options;
+    if (firstByteTimeoutMs !== idleTimeoutMs) this.#socket?.setTimeout(idleTimeoutMs);
     this.#held = NOTHING;
     this.#framing = head.framing;
     this.#keepAlive = head.keepAlive;
@@ -206,7 +231,7 @@ export class UpstreamLink {
       return;
     }
     if (typeof end !== "number") {
-      this.#fail(malformed());
+      this.#fail(malformed(), "malformed");
       return;
     }
     // Unasked: the answer is whole, but nothing more is believed of this connection.
@@ -218,12 +243,16 @@ export class UpstreamLink {
     this.#isBusy = false;
     this.#framing = undefined;
     this.#chunked = undefined;
-    if (this.#keepAlive) this.#socket.setTimeout(FREE_SOCKET_MS);
-    else this.#socket.destroy();
+    if (this.#keepAlive) this.#socket?.setTimeout(this.#options.keepMs);
+    else this.#socket?.destroy();
     this.#owner.onPart(head, content, true);
   }
 }
 
 function malformed(): StileError {
   return new StileError("TLS_UPSTREAM_UNREACHABLE", "the upstream's answer is malformed");
+}
+
+function closedError(): Error {
+  return new Error("the upstream closed the connection");
 }

@@ -2,6 +2,7 @@
  * Writes heads anew from their tokens, so that the next reader can read them in one way only. What goes through
  * and what stays behind is as in the general path: the same functions decide it.
  */
+import { type ForwardedHeader, forwardedHeadersOf } from "../forwarded-headers.ts";
 import { requestHeadersToForward, responseHeadersToForward } from "../header-hygiene.ts";
 import type { RequestHead } from "./request-head.ts";
 import type { ResponseHead } from "./response-head.ts";
@@ -19,14 +20,14 @@ export interface RequestHeadExtra {
   readonly remove: readonly string[];
   readonly add: Headers;
   readonly remoteAddress: string | undefined;
+  readonly forwardedHeader: ForwardedHeader;
 }
 
 /** @throws TypeError where an added header could end its line */
 export function writeRequestHead(head: RequestHead, extra: RequestHeadExtra): string {
   let text = `${head.method} ${head.target} HTTP/1.1\r\n`;
   text += linesOf(requestHeadersToForward(head.rawHeaders, extra.remove));
-  if (extra.remoteAddress !== undefined) text += `X-Forwarded-For: ${extra.remoteAddress}\r\n`;
-  text += `X-Forwarded-Proto: https\r\nX-Forwarded-Host: ${head.host}\r\n`;
+  text += linesOf(forwardedHeadersOf(extra.forwardedHeader, extra.remoteAddress, head.host));
   text += addedLines(extra.add);
   if (head.contentLength === undefined && !BODYLESS_METHODS.has(head.method)) {
     text += "Content-Length: 0\r\n";
