@@ -6,6 +6,7 @@ import type { FastifyInstance } from "fastify";
 import { createListener, type ListenAt } from "../tls/index.ts";
 import { TOKEN_TYPE_BLIND_RSA } from "../tokens/index.ts";
 import { composeAcme } from "./acme/compose.ts";
+import { challengeCertificates } from "./acme/files.ts";
 import { composeAttester } from "./attester/compose.ts";
 import type { Config } from "./config/index.ts";
 import { composeEdge } from "./edge/compose.ts";
@@ -180,7 +181,7 @@ async function listen(
     openapi: () => app.swagger(),
   });
   onClose(() => operator.close());
-  const { certificates, reload, ticketKeys } = openTlsFiles(composition, acme?.files);
+  const { certificates, reload, ticketKeys } = openTlsFiles(composition);
   const listener = createListener({
     certificates,
     ticketKeys,
@@ -192,9 +193,7 @@ async function listen(
     ...(parts.handler.fastPath === undefined ? {} : { fastPath: parts.handler.fastPath }),
     observe: (event) => metrics.tlsEvents.inc({ event }),
     asksForCertificates: parts.asksForCertificates,
-    ...(config.acme?.challenge === "tls-alpn-01" && acme !== undefined
-      ? { challenges: acme.challenges.certificate }
-      : {}),
+    challenges: challengeCertificates(config),
   });
   const { port } = await listener.listen(at);
   ready = true;
@@ -202,7 +201,7 @@ async function listen(
     ready = false;
     await listener.drain(config.limits.drainSeconds * 1_000);
   });
-  await openPlainHttp(composition, acme?.challenges.keyAuthorization);
+  await openPlainHttp(composition, acme?.keyAuthorization);
   acme?.start(reload);
   return { port, operatorAddress: operator.address, reloadCertificates: reload };
 }

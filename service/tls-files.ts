@@ -7,6 +7,7 @@ import {
   fileCertificates,
   type TicketKeySource,
 } from "../tls/index.ts";
+import { acmeCertificateFiles } from "./acme/files.ts";
 import type { TlsConfig } from "./config/index.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Composition } from "./sidecar.ts";
@@ -18,17 +19,12 @@ export interface TlsFiles {
   readonly reload: () => void;
 }
 
-/**
- * @param acmeFiles of certificates that may be still to come
- * @throws `TLS_CERTIFICATE_INVALID`, `TLS_TICKET_KEYS_INVALID`
- */
-export function openTlsFiles(
-  { clock, config, log, metrics, onClose }: Composition,
-  acmeFiles: readonly CertificateFiles[] = [],
-): TlsFiles {
+/** @throws `TLS_CERTIFICATE_INVALID`, `TLS_TICKET_KEYS_INVALID` */
+export function openTlsFiles({ clock, config, log, metrics, onClose }: Composition): TlsFiles {
   const { tls } = config;
   const pollMs = tls.reloadSeconds * 1_000;
-  const [first, ...further] = [...ownFiles(tls), ...tls.certificates, ...acmeFiles];
+  const files = [...ownFiles(tls), ...tls.certificates, ...acmeCertificateFiles(config)];
+  const [first, ...further] = files;
   if (first === undefined) throw new TypeError("no certificate is configured");
   const certificates = fileCertificates({
     ...first,

@@ -93,7 +93,7 @@ export interface ListenerOptions {
    */
   readonly asksForCertificates?: boolean;
   /** Certificates of pending ACME challenges (RFC 8737). */
-  readonly challenges?: ChallengeCertificates;
+  readonly challenges?: ChallengeCertificates | undefined;
 }
 
 export interface Listener {

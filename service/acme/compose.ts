@@ -1,33 +1,29 @@
 /**
- * Puts ACME together: the files that its certificates are kept in, the challenges that the listeners answer, and the
- * renewal, which runs in the one process that holds the state folder.
+ * Puts ACME together: orders, the challenges of those under way, and the renewal. It runs in the one process that holds
+ * the state folder; the processes that serve the public port need no more than `files.ts`.
  */
-import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { CertificateFiles } from "../../tls/index.ts";
 import { StileError } from "../../wire/index.ts";
-import type { AcmeCertificateConfig, AcmeConfig, Config } from "../config/index.ts";
+import type { AcmeConfig, Config } from "../config/index.ts";
 import type { Es256Key, SidecarSecrets } from "../secrets.ts";
 import type { Composition } from "../sidecar.ts";
-import { makeFolderDurably } from "../stores/durable-file.ts";
 import { openAccount } from "./account.ts";
 import { createPendingChallenges, type PendingChallenges } from "./challenges.ts";
+import { pendingFolder, type WantedCertificate, wantedCertificates } from "./files.ts";
 import type { IssuedCertificate } from "./issued.ts";
 import { orderCertificate } from "./order.ts";
-import { type CertificateStatus, createRenewal, type WantedCertificate } from "./renewal.ts";
+import { type CertificateStatus, createRenewal } from "./renewal.ts";
 import { createAcmeSession } from "./session.ts";
 
 export interface AcmeDeps extends Pick<Composition, "clock" | "log" | "metrics" | "onClose"> {
-  readonly config: Pick<Config, "stateDir">;
+  readonly config: Pick<Config, "acme" | "stateDir">;
   readonly secrets: Pick<SidecarSecrets, "acmeAccountKey">;
 }
 
 export interface ComposedAcme {
-  /** Files that may be missing still. */
-  readonly files: readonly CertificateFiles[];
-  readonly challenges: PendingChallenges;
+  /** For the listener of plain HTTP. */
+  readonly keyAuthorization: PendingChallenges["keyAuthorization"];
   /** Asks for what is due, now and later. Call it once the listeners answer. */
   readonly start: (onIssued: () => void) => void;
   /** Asks for what is due now. */
@@ -41,17 +37,11 @@ const DAY_MS = 86_400_000;
 /** @throws `SERVICE_CONFIG_INVALID` where a file cannot be read */
 export async function composeAcme(deps: AcmeDeps, acme: AcmeConfig): Promise<ComposedAcme> {
   const { clock, config, log, metrics, onClose, secrets } = deps;
-  const folder = join(config.stateDir, "acme");
-  await makeFolderDurably(folder);
-  const certificates = acme.certificates.map((wanted) => ({
-    ...wanted,
-    file: join(folder, fileNameOf(wanted)),
-  }));
-  const challenges = createPendingChallenges(clock);
+  const challenges = await createPendingChallenges(pendingFolder(config), clock);
   const stopping = new AbortController();
   let onIssued = (): void => undefined;
   const renewal = createRenewal({
-    certificates,
+    certificates: wantedCertificates(config),
     renewBeforeMs: acme.renewBeforeDays && acme.renewBeforeDays * DAY_MS,
     issue: issuer(acme, {
       accountKey: await secrets.acmeAccountKey(acme.directoryUrl),
@@ -69,13 +59,7 @@ export async function composeAcme(deps: AcmeDeps, acme: AcmeConfig): Promise<Com
     random: Math.random,
   });
   return {
-    files: certificates.map(({ file, names }) => ({
-      certificateFile: file,
-      keyFile: file,
-      names,
-      isAwaited: true,
-    })),
-    challenges,
+    keyAuthorization: challenges.keyAuthorization,
     status: renewal.status,
     look: renewal.look,
     start: (callback) => {
@@ -139,14 +123,6 @@ function externalAccountOf({
     throw invalidSetting("externalAccount.hmacKeyFile", "expected base64url");
   }
   return { keyId, hmacKey: Uint8Array.from(Buffer.from(text, "base64url")) };
-}
-
-/** Other names, another file: a kept certificate is never taken for another set of names. */
-function fileNameOf({ keyType, names }: AcmeCertificateConfig): string {
-  const digest = createHash("sha256")
-    .update(JSON.stringify([keyType, names]))
-    .digest("hex");
-  return `${names[0] ?? ""}-${keyType}-${digest.slice(0, 8)}.pem`;
 }
 
 function readSetting(name: string, file: string): string {

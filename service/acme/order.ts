@@ -91,7 +91,7 @@ async function authorize(options: OrderOptions, url: string): Promise<void> {
       throw challengeFailed(name, word);
     }
   } finally {
-    stopAnswering();
+    await stopAnswering();
   }
 }
 

@@ -5,14 +5,9 @@
  */
 import { isStileError } from "../../wire/index.ts";
 import type { Outcome } from "../metrics.ts";
-import type { AcmeCertificateConfig } from "../config/index.ts";
+import type { WantedCertificate } from "./files.ts";
 import { type IssuedCertificate, keepIssued, readKept, type Validity } from "./issued.ts";
 import { reasonOf } from "./problem.ts";
-
-export interface WantedCertificate extends AcmeCertificateConfig {
-  /** Where key and chain are kept. */
-  readonly file: string;
-}
 
 export interface RenewalOptions {
   readonly certificates: readonly WantedCertificate[];

@@ -23,6 +23,8 @@ let server: AcmeServer;
 /** Of somebody else: nothing may reach it. */
 let victim: AcmeServer;
 let waits = 0;
+const pendingDir = mkdtempSync(join(tmpdir(), "stile-pending-"));
+afterAll(() => rmSync(pendingDir, { recursive: true }));
 
 beforeAll(async () => {
   files = await testCertificates();
@@ -50,7 +52,7 @@ async function order(
       names: ["localhost"],
       keyType: "ecdsa",
       challengeType: "http-01",
-      pending: createPendingChallenges(Date.now),
+      pending: await createPendingChallenges(pendingDir, Date.now),
       clock: Date.now,
       wait: () => Promise.resolve(void (waits += 1)),
     });

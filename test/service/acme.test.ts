@@ -10,10 +10,12 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
+import { type IncomingMessage, request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { composeAcme, type ComposedAcme } from "../../service/acme/compose.ts";
+import { wantedCertificates } from "../../service/acme/files.ts";
 import type { AcmeConfig, Config } from "../../service/config/index.ts";
 import { prepareDevelopment } from "../../service/dev/development.ts";
 import { startPlainListener } from "../../service/http/plain-listener.ts";
@@ -64,6 +66,8 @@ function logOf(lines: string[]): Log {
 }
 
 interface Client extends ComposedAcme {
+  /** Paths of the certificates, which also hold their keys. */
+  readonly files: readonly string[];
   readonly metrics: Metrics;
   readonly lines: string[];
   readonly clock: { nowMs: number };
@@ -74,6 +78,7 @@ async function startClient(
   acme: AcmeConfig,
   { stateDir = mkdtempSync(join(dir, "state-")), isReachable = true } = {},
 ): Promise<Client> {
+  const config = { acme, stateDir };
   const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
   const key = { privateKey, publicKey, keyId: es256KeyId(publicKey) };
   const clock = { nowMs: Date.now() };
@@ -85,13 +90,13 @@ async function startClient(
       log: logOf(lines),
       metrics,
       onClose: (close) => closers.push(close),
-      config: { stateDir },
+      config,
       secrets: { acmeAccountKey: () => Promise.resolve(key) },
     },
     acme,
   );
   if (isReachable) {
-    const { keyAuthorization } = composed.challenges;
+    const { keyAuthorization } = composed;
     const observe = (): void => undefined;
     const at = { host: "127.0.0.1", port: pebble.httpPort };
     const listener = await startPlainListener(
@@ -100,10 +105,11 @@ async function startClient(
     );
     closers.push(() => listener.close());
   }
-  return { ...composed, metrics, lines, clock };
+  const files = wantedCertificates(config).map(({ file }) => file);
+  return { ...composed, files, metrics, lines, clock };
 }
 
-const fileOf = ({ files }: ComposedAcme): string => files[0]?.certificateFile ?? "";
+const fileOf = ({ files }: Client): string => files[0] ?? "";
 
 async function outcomes(metrics: Metrics): Promise<Record<string, number>> {
   const { values } = await metrics.acmeOrders.get();
@@ -124,21 +130,20 @@ describe.skipIf(pebbleMissing)("http-01 at Pebble", () => {
     expect(await outcomes(client.metrics)).toEqual({ OK: 2 });
     const rootFile = join(dir, "root.pem");
     writeFileSync(rootFile, await pebble.root());
-    for (const { certificateFile } of client.files) {
+    for (const certificateFile of client.files) {
       expect(statSync(certificateFile).mode & 0o777).toBe(0o600);
       const verify = ["verify", "-CAfile", rootFile, "-untrusted", certificateFile];
       expect(execFileSync("openssl", [...verify, certificateFile]).toString()).toContain(": OK");
     }
-    const [ecdsa, rsa] = client.files.map(
-      (file) => new X509Certificate(readFileSync(file.certificateFile)),
-    );
+    const [ecdsa, rsa] = client.files.map((file) => new X509Certificate(readFileSync(file)));
     expect(ecdsa?.subjectAltName).toBe("DNS:a.stile.example, DNS:b.stile.example");
     expect([ecdsa?.publicKey.asymmetricKeyType, rsa?.publicKey.asymmetricKeyType]).toEqual([
       "ec",
       "rsa",
     ]);
     // Nothing is pending any more.
-    expect(readdirSync(join(fileOf(client), ".."))).toHaveLength(2);
+    expect(readdirSync(join(fileOf(client), "..")).sort()).toHaveLength(3);
+    expect(readdirSync(join(fileOf(client), "..", "pending"))).toEqual([]);
   });
 
   it("renews by its clock, with another key, and asks for nothing before", async () => {
@@ -234,6 +239,7 @@ describe.skipIf(pebbleMissing)("tls-alpn-01 at Pebble, in a whole sidecar", () =
       overrides: {
         acme: settings(names, { challenge: "tls-alpn-01" }),
         edge: { hosts: [`stile.example:${pebble.tlsPort}`] },
+        listen: { http: { host: "127.0.0.1", port: pebble.httpPort } },
       },
     });
     const lines: string[] = [];
@@ -274,8 +280,18 @@ describe.skipIf(pebbleMissing)("tls-alpn-01 at Pebble, in a whole sidecar", () =
     expect(page).toMatch(
       /stile_certificate_not_after_timestamp_seconds\{name="stile.example",key="ecdsa"\} \d+/,
     );
+    expect(page).toContain("stile_plain_http_answers_total");
     expect(page).toContain('stile_acme_orders_total{outcome="OK"} 1');
     expect(lines.join("\n")).toContain('"event":"acme","code":"OK","name":"stile.example"');
+    const to = { host: "stile.example" };
+    const plain = await new Promise<IncomingMessage>((resolve) =>
+      request({ port: pebble.httpPort, path: "/a?b", headers: to }, resolve).end(),
+    );
+    const { location } = plain.resume().headers;
+    expect([plain.statusCode, location]).toEqual([
+      308,
+      `https://stile.example:${pebble.tlsPort}/a?b`,
+    ]);
     // The challenge is over: nobody gets its certificate.
     const alpn = { servername: "stile.example", ALPNProtocols: ["acme-tls/1"] };
     await expect(connectTls(pebble.tlsPort, await root(), alpn)).rejects.toMatchObject({

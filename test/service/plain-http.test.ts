@@ -1,16 +1,22 @@
 /** The listener for plain HTTP: redirects to hosts of this service only, challenges that are pending, and limits. */
 import { execFile } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { createPendingChallenges } from "../../service/acme/challenges.ts";
+import { createPendingChallenges, type PendingChallenges } from "../../service/acme/challenges.ts";
 import { type PlainListener, startPlainListener } from "../../service/http/plain-listener.ts";
 import { connectPlain, readAll } from "../support/tls-edge.ts";
 
-const pending = createPendingChallenges(Date.now);
+let dir: string;
+let pending: PendingChallenges;
 const answers: string[] = [];
 let listener: PlainListener;
 
 beforeAll(async () => {
+  dir = mkdtempSync(join(tmpdir(), "stile-plain-"));
+  pending = await createPendingChallenges(dir, Date.now);
   listener = await startPlainListener(
     {
       hosts: ["Shop.example", "api.example:8443"],
@@ -21,7 +27,10 @@ beforeAll(async () => {
     { host: "127.0.0.1", port: 0 },
   );
 });
-afterAll(() => listener.close());
+afterAll(async () => {
+  await listener.close();
+  rmSync(dir, { recursive: true });
+});
 
 async function raw(text: string): Promise<string> {
   const socket = await connectPlain(listener.port);
@@ -110,7 +119,7 @@ describe("plain HTTP", () => {
     ] as const) {
       expect(statusOf(await get(target, host)), target).toBe("404");
     }
-    stop();
+    await stop();
     expect(statusOf(await get(path, "new.example"))).toBe("404");
   });
 

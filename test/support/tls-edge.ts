@@ -98,7 +98,7 @@ export interface EdgeOptions {
   readonly unknownName?: "refuse" | "first";
   readonly ticketKeys?: TicketKeySource;
   readonly front?: FrontOptions;
-  readonly challenges?: ChallengeCertificates;
+  readonly challenges?: ChallengeCertificates | undefined;
   /** What the certificates' clock shows. */
   readonly nowMs?: number;
 }
@@ -174,7 +174,7 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
     certificates: source,
     unknownName: options.unknownName ?? "refuse",
     ...(options.ticketKeys === undefined ? {} : { ticketKeys: options.ticketKeys }),
-    ...(options.challenges === undefined ? {} : { challenges: options.challenges }),
+    challenges: options.challenges,
     limits: { ...DEFAULT_LISTENER_LIMITS, timeoutCheckMs: 20, ...options.limits },
     ...(options.front === undefined ? {} : { front: options.front }),
     handler: (request, response) => {

@@ -1,12 +1,14 @@
 /** The TLS-ALPN challenge (RFC 8737) and certificates that are still awaited, against openssl and Node's client. */
 import { execFile, execFileSync } from "node:child_process";
 import { createHash, generateKeyPairSync, X509Certificate } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
-import { createPendingChallenges } from "../../service/acme/challenges.ts";
+import { createPendingChallenges, type PendingChallenges } from "../../service/acme/challenges.ts";
+import { challengeCertificates, pendingFile, pendingFolder } from "../../service/acme/files.ts";
+import type { AcmeConfig } from "../../service/config/index.ts";
 import { replaceFileDurably } from "../../service/stores/durable-file.ts";
 import { fileCertificates } from "../../tls/index.ts";
 import {
@@ -23,13 +25,25 @@ import {
 const run = promisify(execFile);
 const ACME = ["acme-tls/1"];
 const KEY_AUTHORIZATION = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA.thumbprint";
-const pending = createPendingChallenges(Date.now);
+let acme: { readonly stateDir: string; readonly acme: AcmeConfig };
+let pending: PendingChallenges;
 let certificates: TestCertificates;
 let upstream: TestUpstream;
 let requests = 0;
 const edges: TestEdge[] = [];
 
 beforeAll(async () => {
+  acme = {
+    stateDir: mkdtempSync(join(tmpdir(), "stile-alpn-")),
+    acme: {
+      directoryUrl: "https://ca.example/",
+      termsAgreed: true,
+      contact: [],
+      challenge: "tls-alpn-01",
+      certificates: [{ names: ["shop.example", "localhost"], keyType: "ecdsa" }],
+    },
+  };
+  pending = await createPendingChallenges(pendingFolder(acme), Date.now);
   certificates = await testCertificates();
   upstream = await startUpstream((_request, response) => {
     requests += 1;
@@ -42,17 +56,18 @@ afterEach(async () => {
 afterAll(async () => {
   await upstream.close();
   certificates.remove();
+  rmSync(acme.stateDir, { recursive: true });
 });
 
 async function start(files: TestCertificates = certificates): Promise<TestEdge> {
   const target = `http://127.0.0.1:${upstream.port}`;
-  const { certificate } = pending;
-  const edge = await startEdge({ certificates: files, upstream: target, challenges: certificate });
+  const challenges = challengeCertificates(acme);
+  const edge = await startEdge({ certificates: files, upstream: target, challenges });
   edges.push(edge);
   return edge;
 }
 
-const answer = (name: string): Promise<() => void> =>
+const answer = (name: string): Promise<() => Promise<void>> =>
   pending.answer({
     type: "tls-alpn-01",
     name,
@@ -88,7 +103,7 @@ describe("acme-tls/1", () => {
     const stop = await answer("shop.example");
     const client = `openssl s_client -connect 127.0.0.1:${port} -servername shop.example`;
     const { stdout } = await run("sh", ["-c", `${client} -alpn acme-tls/1 </dev/null`]);
-    stop();
+    await stop();
     expect(stdout).toContain("ALPN protocol: acme-tls/1");
     const text = execFileSync("openssl", ["x509", "-noout", "-text"], { input: stdout }).toString();
     const digest = createHash("sha256").update(KEY_AUTHORIZATION).digest("hex").toUpperCase();
@@ -104,10 +119,20 @@ describe("acme-tls/1", () => {
     const { port } = await start();
     const stop = await answer("shop.example");
     expect(await shown(port, "SHOP.example", ACME)).toBe("ACME challenge acme-tls/1");
-    expect(await shown(port, "other.example", ACME)).toBe("NO_APPLICATION_PROTOCOL");
+    // A file that lies there under a name that is not configured is not looked for.
+    const folder = pendingFolder(acme);
+    copyFileSync(pendingFile(folder, "shop.example"), pendingFile(folder, "other.example"));
+    for (const name of ["other.example", "../pending/shop.example", "..", "shop.example."]) {
+      expect(await shown(port, name, ACME), name).toBe("NO_APPLICATION_PROTOCOL");
+    }
     expect(await shown(port, "localhost", ACME)).toBe("NO_APPLICATION_PROTOCOL");
     expect(await shown(port, undefined, ACME)).toBe("NO_APPLICATION_PROTOCOL");
-    stop();
+    await stop();
+    expect(await shown(port, "shop.example", ACME)).toBe("NO_APPLICATION_PROTOCOL");
+    // One of a crash: pending no more once the service is there again.
+    await answer("shop.example");
+    expect(await shown(port, "shop.example", ACME)).toBe("ACME challenge acme-tls/1");
+    await createPendingChallenges(pendingFolder(acme), Date.now);
     expect(await shown(port, "shop.example", ACME)).toBe("NO_APPLICATION_PROTOCOL");
   });
 
@@ -126,7 +151,7 @@ describe("acme-tls/1", () => {
       "NO_APPLICATION_PROTOCOL",
     );
     expect(await shown(port, "localhost", ["foo"])).toBe("NO_APPLICATION_PROTOCOL");
-    stop();
+    await stop();
   });
 
   test("speaks no HTTP: the connection ends, and nothing reaches the upstream", async () => {
@@ -138,7 +163,7 @@ describe("acme-tls/1", () => {
     const all = readAll(socket);
     socket.write("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     expect(await all).toBe("");
-    stop();
+    await stop();
     expect(requests).toBe(before);
     // The same listener serves HTTP to others meanwhile.
     const other = await connectTls(port, certificates.ca, { servername: "localhost" });
