@@ -25,7 +25,8 @@ export interface TestSidecar extends RawTarget {
   /** Every line that was logged, as JSON. */
   readonly lines: string[];
   /** Turn it to move time on, in milliseconds. */
-  readonly clock: { offsetMs: number };
+  /** Runs with the machine's, `offsetMs` later, or stands at an instant. */
+  readonly clock: { offsetMs: number; standsAtMs: number | undefined };
   readonly get: (path: string, headers?: Record<string, string>) => Promise<ExchangeAnswer>;
   readonly post: (
     path: string,
@@ -53,8 +54,8 @@ export async function startTestSidecar(options: TestSidecarOptions = {}): Promis
   const port = await freePort();
   if (options.twinOf !== undefined) copyKeys(options.twinOf.dir, dir);
   const upstream = await startDemoUpstream();
-  const clock = { offsetMs: 0 };
-  const now = (): number => Date.now() + clock.offsetMs;
+  const clock: TestSidecar["clock"] = { offsetMs: 0, standsAtMs: undefined };
+  const now = (): number => clock.standsAtMs ?? Date.now() + clock.offsetMs;
   const development = await prepareDevelopment({
     dir,
     port,
