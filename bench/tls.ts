@@ -15,7 +15,7 @@ import { isInstalled, type Rival, RIVALS, startNginxUpstream, startRival } from 
 import { type BenchServer, type SidecarSettings, startServer } from "./servers.ts";
 
 const TURNS = 3;
-const SECONDS = 1;
+const SECONDS = 2;
 const HANDSHAKES = 600;
 const SERVER_CORE = 0;
 const OTHER_CORE = 1;
