@@ -2,6 +2,7 @@
  * The composition root: one process that is edge, attester and issuer, or one of them. Everything below gets
  * its clock, randomness, stores and keys from here, and is started and stopped in one order.
  */
+import { randomBytes } from "node:crypto";
 import type { FastifyInstance } from "fastify";
 import { createListener, type ListenAt } from "../tls/index.ts";
 import { TOKEN_TYPE_BLIND_RSA } from "../tokens/index.ts";
@@ -190,6 +191,9 @@ async function listen(
     front: composeFront(config, proxies),
     handler: parts.handler.handle,
     upgrade: parts.handler.upgrade,
+    ...(config.tls.http2
+      ? { http2: { random: (length: number) => Uint8Array.from(randomBytes(length)) } }
+      : {}),
     ...(parts.handler.fastPath === undefined ? {} : { fastPath: parts.handler.fastPath }),
     observe: (event) => metrics.tlsEvents.inc({ event }),
     asksForCertificates: parts.asksForCertificates,

@@ -14,6 +14,7 @@ import type { Duplex } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { isStileError, StileError } from "../wire/index.ts";
 import { type ForwardedHeader, forwardedHeadersOf } from "./forwarded-headers.ts";
+import { Http2Response } from "./h2/response.ts";
 import { requestHeadersToForward, responseHeadersToForward } from "./header-hygiene.ts";
 import {
   createFastPath,
@@ -219,7 +220,7 @@ function open(
   upstream.setTimeout(options.firstByteTimeoutMs);
   upstream.on("timeout", () => {
     // The upstream is not to blame where it waits for a body that the client does not send.
-    if (!request.complete && !upstream.writableNeedDrain) request.socket.destroy();
+    if (!request.complete && !upstream.writableNeedDrain) request.destroy();
     else upstream.destroy(upstreamTimeout());
   });
   return upstream;
@@ -344,6 +345,8 @@ async function passOn(
 }
 
 function isClientGone(error: unknown, request: IncomingMessage, response: ServerResponse): boolean {
+  const answer: object = response;
+  if (answer instanceof Http2Response) return answer.isLeft;
   if (!response.headersSent) return request.socket.destroyed || response.closed;
   // The upstream's end of it would be an aborted answer.
   return error instanceof Error && "code" in error && error.code === "ERR_STREAM_PREMATURE_CLOSE";

@@ -28,6 +28,7 @@ export {
   type ProxyVersion,
 } from "./front/proxy-header.ts";
 export { isSpoofable } from "./header-hygiene.ts";
+export { writeUpgradeHead } from "./h2/upgrade-answer.ts";
 export {
   createListener,
   DEFAULT_LISTENER_LIMITS,

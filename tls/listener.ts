@@ -1,5 +1,5 @@
 /**
- * The public listener: TLS 1.3 only (RFC 8446), HTTP/1.1. It accepts, limits, times out and drains; what a
+ * The public listener: TLS 1.3 only (RFC 8446), HTTP/2 and HTTP/1.1. It accepts, limits, times out and drains; what a
  * request means is its handlers' business. There is no 0-RTT: Node offers none, and a token in replayable
  * data would be a token spent twice (RFC 9577 §5.2).
  */
@@ -17,6 +17,8 @@ import {
   type FrontLimits,
   type FrontOptions,
 } from "./front/front.ts";
+import { createHttp2, type Http2Event, type ServeHttp2 } from "./h2/session.ts";
+import { DEFAULT_HTTP2_LIMITS, type Http2Limits } from "./h2/limits.ts";
 import { limitPipelining } from "./pipelining.ts";
 import { createServerContexts, type ServerContexts } from "./server-contexts.ts";
 import type { FastPath } from "./splice/splicer.ts";
@@ -30,9 +32,10 @@ export type TlsEvent =
   | "client-error"
   | FrontEvent
   | CertificateEvent
+  | Http2Event
   | TicketKeyEvent;
 
-export interface ListenerLimits extends FrontLimits {
+export interface ListenerLimits extends FrontLimits, Http2Limits {
   readonly maxConnections: number;
   /** Requests of one connection that are handled at the same time; further ones wait. */
   readonly maxPipelined: number;
@@ -67,6 +70,7 @@ export const DEFAULT_LISTENER_LIMITS: ListenerLimits = {
   timeoutCheckMs: 1_000,
   maxHeaderBytes: 16_384,
   maxHeaders: 100,
+  ...DEFAULT_HTTP2_LIMITS,
 };
 
 export interface ListenerOptions {
@@ -85,7 +89,9 @@ export interface ListenerOptions {
   readonly observe: (event: TlsEvent) => void;
   /** What comes before TLS. */
   readonly front?: FrontOptions;
-  /** Gets every connection first, and gives to node:http what it does not take. */
+  /** Offers HTTP/2 before HTTP/1.1; without it, HTTP/1.1 alone. `random`: of a CSPRNG. */
+  readonly http2?: { readonly random: (length: number) => Uint8Array };
+  /** Gets every HTTP/1.1 connection first, and gives to node:http what it does not take. */
   readonly fastPath?: FastPath;
   /**
    * Asks clients for a certificate and takes any, or none: TLS proves that a client owns the one it shows, and
@@ -109,7 +115,7 @@ export interface Listener {
 /** Port 0 is any free port; `fd` is a socket that somebody else has opened and bound. */
 export type ListenAt = { readonly host: string; readonly port: number } | { readonly fd: number };
 
-const ALPN_PROTOCOLS = ["http/1.1"];
+const H2 = "h2";
 /**
  * A plaintext record with the fatal alert unrecognized_name (RFC 6066 §3, RFC 8446 §5.1 and §6.2): before the
  * ServerHello there are no keys. Node itself would only cut the connection.
@@ -125,7 +131,7 @@ export function createListener(options: ListenerOptions): Listener {
     unknownName: options.unknownName,
     asksForCertificates: options.asksForCertificates ?? false,
     ticketKeys: options.ticketKeys,
-    alpn: createAlpnChallenges(options.challenges, ALPN_PROTOCOLS),
+    alpn: createAlpnChallenges(options.challenges, protocolsOf(options)),
     refuseName: (socket) => connections.rawOf(socket)?.write(UNRECOGNIZED_NAME),
   });
   const server = createServer({
@@ -204,13 +210,15 @@ function takeListener(
   };
 }
 
-/** The fast path first where there is one. */
+/** HTTP/2 where that was agreed; else the fast path first where there is one. */
 function startWith(
-  { fastPath, limits }: ListenerOptions,
+  options: ListenerOptions,
   server: Server,
   connections: Connections,
   toHttp: (socket: TLSSocket) => void,
 ): (socket: TLSSocket) => void {
+  const { fastPath, limits } = options;
+  const http2 = http2Of(options);
   /** As node:http says it of its own. */
   const tooLate = (socket: TLSSocket): void => {
     const error = Object.assign(new Error("too late"), { code: "ERR_HTTP_REQUEST_TIMEOUT" });
@@ -218,6 +226,10 @@ function startWith(
   };
   return (socket) => {
     if (socket.destroyed || endChallenge(socket)) return;
+    if (http2 !== undefined && socket.alpnProtocol === H2) {
+      connections.setFast(socket, http2(socket));
+      return;
+    }
     if (fastPath === undefined) {
       toHttp(socket);
       return;
@@ -225,6 +237,15 @@ function startWith(
     const onLeave = (): void => connections.setFast(socket, undefined);
     connections.setFast(socket, fastPath(socket, { limits, toHttp, tooLate }, onLeave));
   };
+}
+
+/** Of ALPN, the preferred one first. */
+function protocolsOf({ http2 }: ListenerOptions): readonly string[] {
+  return http2 === undefined ? ["http/1.1"] : [H2, "http/1.1"];
+}
+
+function http2Of({ http2, ...options }: ListenerOptions): ServeHttp2 | undefined {
+  return http2 && createHttp2({ ...options, ...http2 });
 }
 
 function serverOptions(limits: ListenerLimits): ServerOptions {

@@ -6,6 +6,7 @@
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import { StileError } from "../wire/index.ts";
+import { Http2Request } from "./h2/request.ts";
 import { isSpoofable } from "./header-hygiene.ts";
 
 /** Headers of which a second copy would let two readers see two requests. */
@@ -38,7 +39,8 @@ const HEADER_NAME = /^[A-Za-z0-9!#$%&'*+.^`|~-]+$/;
 
 /**
  * Connections of which a head was refused. What a client pipelined behind it was parsed by rules that are in
- * doubt since then (a smuggled request, say), and no answer would reach it.
+ * doubt since then (a smuggled request, say), and no answer would reach it. Streams of HTTP/2 are not read by
+ * each other's rules.
  */
 const refused = new WeakSet<Socket>();
 
@@ -55,9 +57,13 @@ export function checkRequestHead(request: IncomingMessage): void {
     checkConnection(request.headers.connection);
     checkExpectations(request);
   } catch (error) {
-    refused.add(request.socket);
+    if (!isHttp2(request)) refused.add(request.socket);
     throw error;
   }
+}
+
+function isHttp2(request: object): boolean {
+  return request instanceof Http2Request;
 }
 
 function checkNames(rawHeaders: readonly string[]): void {
@@ -86,7 +92,8 @@ function checkFraming(request: IncomingMessage): void {
   if (encoding !== undefined) {
     if (encoding.toLowerCase() !== "chunked") throw rejected("the transfer coding is not chunked");
     if (length !== undefined) throw rejected("both Transfer-Encoding and Content-Length");
-    if (request.httpVersion !== "1.1") throw rejected("a transfer coding before HTTP/1.1");
+    if (request.httpVersion !== "1.1" && !isHttp2(request))
+      throw rejected("a transfer coding before HTTP/1.1");
   }
   if (length !== undefined && !/^[0-9]{1,15}$/.test(length)) throw rejected("Content-Length");
 }

@@ -8,6 +8,8 @@ import type { Duplex } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { isStileError, StileError } from "../wire/index.ts";
 import type { ForwardExtra } from "./forwarder.ts";
+import { Http2Request } from "./h2/request.ts";
+import { isHandshakeProven, writeUpgradeHead } from "./h2/upgrade-answer.ts";
 import { responseHeadersToForward } from "./header-hygiene.ts";
 import { asUpstreamError, isFinalStatus } from "./upstreams/failure.ts";
 import type { AttemptOutcome } from "./upstreams/upstream.ts";
@@ -17,7 +19,10 @@ import type { AttemptOutcome } from "./upstreams/upstream.ts";
  * body would be read as WebSocket frames, or as a second request.
  * @throws `TLS_HEAD_REJECTED`
  */
-export function checkUpgradeRequest({ headers, httpVersion, method }: IncomingMessage): void {
+export function checkUpgradeRequest(request: IncomingMessage): void {
+  // RFC 8441: there the body is the tunnel.
+  if ((request as object) instanceof Http2Request) return;
+  const { headers, httpVersion, method } = request;
   const hasBody =
     headers["transfer-encoding"] !== undefined || (headers["content-length"] ?? "0") !== "0";
   if (method !== "GET" || httpVersion !== "1.1" || hasBody || headers.expect !== undefined) {
@@ -50,12 +55,16 @@ export async function tunnelUpgrade(
   settle("answered");
   const { response } = answer;
   if (answer.kind === "response") {
-    client.write(headOf(response, extra, ["Connection", "close"]));
+    writeHead(client, response, extra, ["Connection", "close"]);
     await pipeline(response, client).catch(() => client.destroy());
     return;
   }
   const { socket, head } = answer;
-  client.write(headOf(response, extra, ["Connection", "Upgrade", "Upgrade", "websocket"]));
+  if (!isHandshakeProven(client, response.headers)) {
+    socket.destroy();
+    throw asUpstreamError(new Error("the upstream answered another handshake"));
+  }
+  writeHead(client, response, extra, ["Connection", "Upgrade", "Upgrade", "websocket"]);
   if (head.length > 0) client.write(head);
   if (clientHead.length > 0) socket.write(clientHead);
   await join(client, socket, idleTimeoutMs);
@@ -124,10 +133,16 @@ function handshake(upstream: ClientRequest): Promise<Handshake> {
 }
 
 /** The answer's head, rebuilt from its fields; a body is delimited by the end of the connection. */
-function headOf(response: IncomingMessage, extra: ForwardExtra, connection: string[]): string {
-  const headers = responseHeadersToForward(response.rawHeaders);
-  headers.push(...connection, ...extra.responseHeaders.flat());
-  const lines = [`HTTP/1.1 ${response.statusCode ?? 502} ${response.statusMessage ?? ""}`];
-  for (let i = 0; i + 1 < headers.length; i += 2) lines.push(`${headers[i]}: ${headers[i + 1]}`);
-  return `${lines.join("\r\n")}\r\n\r\n`;
+function writeHead(
+  client: Duplex,
+  response: IncomingMessage,
+  extra: ForwardExtra,
+  connection: string[],
+): void {
+  writeUpgradeHead(client, {
+    status: response.statusCode ?? 502,
+    reason: response.statusMessage ?? "",
+    headers: [...responseHeadersToForward(response.rawHeaders), ...extra.responseHeaders.flat()],
+    connection,
+  });
 }

@@ -24,6 +24,7 @@ export interface TlsConfig {
   readonly maxConnectionsPerAddress: number;
   readonly maxHandshakes: number;
   readonly maxHandshakesPerAddress: number;
+  readonly http2: boolean;
 }
 
 const OCSP_FILE =
@@ -80,6 +81,10 @@ const settings = Type.Object(
     ),
     maxHandshakes: whole("handshakes under way; more are cut and counted", 1, 1_000_000, 4_096),
     maxHandshakesPerAddress: whole("of one address, as above", 1, 1_000_000, 256),
+    http2: Type.Boolean({
+      description: "offers HTTP/2 before HTTP/1.1 (docs/http2.md)",
+      default: true,
+    }),
   },
   section,
 );

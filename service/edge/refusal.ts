@@ -4,6 +4,7 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
+import { writeUpgradeHead } from "../../tls/index.ts";
 import { type Problem, PROBLEM_MEDIA_TYPE } from "../problems.ts";
 import type { RenderedPage } from "../web/page.ts";
 
@@ -75,7 +76,7 @@ export function refuse(
 ): void {
   if (response.headersSent) {
     // Part of the answer is out: only cutting the connection tells the client that it is not whole.
-    request.socket.destroy();
+    response.destroy();
     return;
   }
   const { contentType, body } = refusalBody(problem, request.headers.accept, page);
@@ -107,13 +108,16 @@ export function refuseUpgrade(
 ): void {
   if (socket.destroyed) return;
   const { contentType, body } = refusalBody(problem, undefined);
-  const lines = [
-    `HTTP/1.1 ${problem.status} ${problem.body.title.replaceAll(/[^\x20-\x7e]/g, "")}`,
-    `content-type: ${contentType}`,
-    `content-length: ${Buffer.byteLength(body)}`,
-    "cache-control: no-store",
-    "connection: close",
-    ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`),
-  ];
-  socket.end(`${lines.join("\r\n")}\r\n\r\n${body}`);
+  writeUpgradeHead(socket, {
+    status: problem.status,
+    reason: problem.body.title.replaceAll(/[^\x20-\x7e]/g, ""),
+    headers: Object.entries({
+      "content-type": contentType,
+      "content-length": String(Buffer.byteLength(body)),
+      "cache-control": "no-store",
+      ...headers,
+    }).flat(),
+    connection: ["connection", "close"],
+  });
+  socket.end(body);
 }

@@ -1,4 +1,5 @@
 /** A listener and a forwarder on loopback with a raw upstream behind them, and raw clients for both. */
+import { randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import {
   createServer,
@@ -35,6 +36,7 @@ import {
   type Upstreams,
   type UpstreamSettings,
   type UpstreamsOptions,
+  writeUpgradeHead,
 } from "../../tls/index.ts";
 import { isStileError } from "../../wire/index.ts";
 
@@ -94,6 +96,8 @@ export interface EdgeOptions {
   readonly extra?: Extra;
   /** On unless it is said. */
   readonly fastPath?: boolean;
+  /** On unless it is said. */
+  readonly http2?: boolean;
   /** `refuse` unless it is said. */
   readonly unknownName?: "refuse" | "first";
   readonly ticketKeys?: TicketKeySource;
@@ -184,10 +188,18 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
     },
     upgrade: (request, socket, head) => {
       upgrade(forwarder, request, socket, head, extra).catch((error: unknown) => {
-        socket.end(`HTTP/1.1 ${statusOf(note(error))} x\r\ncontent-length: 0\r\n\r\n`);
+        const status = statusOf(note(error));
+        writeUpgradeHead(socket, {
+          status,
+          reason: "x",
+          headers: ["content-length", "0"],
+          connection: [],
+        });
+        socket.end();
       });
     },
     observe,
+    ...(options.http2 === false ? {} : { http2: { random: randomBytes } }),
     ...(process.env["STILE_TEST_GENERAL_PATH"] === undefined && options.fastPath !== false
       ? { fastPath: fastPathOf(forwarder, extra, note) }
       : {}),
@@ -251,7 +263,7 @@ function statusOf(code: string): number {
 
 function refuse(request: IncomingMessage, response: ServerResponse, code: string): void {
   if (response.headersSent) {
-    request.socket.destroy();
+    response.destroy();
     return;
   }
   // As service/edge: a small body is thrown away, a larger or a chunked one ends the connection.

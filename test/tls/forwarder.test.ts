@@ -348,7 +348,7 @@ describe("curl", () => {
       `${url}/a`,
       `${url}/b`,
     ]);
-    expect(stdout).toBe("curl's own body 200 1.1 1;curl's own body 200 1.1 0;");
+    expect(stdout).toBe("curl's own body 200 2 1;curl's own body 200 2 0;");
     const large = await run("sh", [
       "-c",
       `head -c 3000000 /dev/zero | tr '\\0' x | curl -T - ${[...args, resolve, url].join(" ")} | sha256sum`,

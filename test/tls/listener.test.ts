@@ -99,7 +99,7 @@ describe("the handshake", () => {
       "ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION",
     );
     expect(await refusal(port, { ecdhCurve: "P-384" })).toMatch(/HANDSHAKE_FAILURE/);
-    expect(await refusal(port, { ALPNProtocols: ["h2"] })).toMatch(/NO_APPLICATION_PROTOCOL/);
+    expect(await refusal(port, { ALPNProtocols: ["h3"] })).toMatch(/NO_APPLICATION_PROTOCOL/);
     expect(events).toStrictEqual(["handshake-failed", "handshake-failed", "handshake-failed"]);
   });
 

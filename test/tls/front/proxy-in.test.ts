@@ -251,6 +251,6 @@ describe("curl before the listener", () => {
     const args = ["-sS", "--cacert", join(certificates.dir, "ca.pem"), "--haproxy-protocol"];
     const { stdout } = await run("curl", [...args, `https://localhost:${edge.port}/`, "-4"]);
     expect(stdout).toBe("for=127.0.0.1;");
-    expect(edge.events).toStrictEqual(["handshake"]);
+    expect(edge.events).toStrictEqual(["handshake", "h2-connection"]);
   });
 });

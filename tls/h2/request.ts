@@ -1,0 +1,100 @@
+/**
+ * An HTTP/2 request in the form of node:http's, for handlers that know no version. Node's own such form (compat)
+ * shows pseudo-headers as headers, no Host, and takes a request for incomplete until somebody has read it.
+ */
+import type { IncomingHttpHeaders } from "node:http";
+import type { ServerHttp2Stream } from "node:http2";
+import { Readable } from "node:stream";
+import type { TLSSocket } from "node:tls";
+import type { TranslatedHead } from "./request-head.ts";
+import { resetStream } from "./reset.ts";
+
+export class Http2Request extends Readable {
+  readonly httpVersion = "2.0";
+  readonly httpVersionMajor = 2;
+  readonly httpVersionMinor = 0;
+  readonly method: string;
+  readonly url: string;
+  readonly headers: IncomingHttpHeaders;
+  readonly rawHeaders: string[];
+  readonly rawTrailers: string[] = [];
+  /** Of the connection, which other requests share. */
+  readonly socket: TLSSocket;
+  readonly #stream: ServerHttp2Stream;
+  readonly #isTunnel: boolean;
+  readonly #onContent: (bytes: number) => void;
+  #hasEnded: boolean;
+  #isRead = false;
+
+  /** @param onContent hears of content as it is read */
+  constructor(
+    stream: ServerHttp2Stream,
+    socket: TLSSocket,
+    head: TranslatedHead,
+    onContent: (bytes: number) => void,
+  ) {
+    super();
+    this.method = head.method;
+    this.url = head.url;
+    this.headers = head.headers;
+    this.rawHeaders = head.rawHeaders;
+    this.socket = socket;
+    this.#stream = stream;
+    this.#isTunnel = head.isTunnel;
+    this.#onContent = onContent;
+    this.#hasEnded = stream.endAfterHeaders;
+    if (this.#hasEnded || head.isTunnel) {
+      this.push(null);
+      return;
+    }
+    stream.on("trailers", (_headers, _flags, raw: string[]) => this.rawTrailers.push(...raw));
+    stream.once("end", () => {
+      if (stream.aborted) return;
+      this.#hasEnded = true;
+      this.push(null);
+    });
+    stream.once("close", () => this.#onStreamClose());
+  }
+
+  /** Everything of it has come, read or not. What a tunnel carries is no part of the request. */
+  get complete(): boolean {
+    if (this.#isTunnel || this.#hasEnded) return true;
+    // NGHTTP2_STREAM_STATE_HALF_CLOSED_REMOTE
+    return !this.#stream.destroyed && this.#stream.state.remoteClose === 1;
+  }
+
+  /** Every value of each field. */
+  get headersDistinct(): NodeJS.Dict<string[]> {
+    const distinct = Object.create(null) as Record<string, string[]>;
+    for (let i = 0; i + 1 < this.rawHeaders.length; i += 2) {
+      (distinct[this.rawHeaders[i] ?? ""] ??= []).push(this.rawHeaders[i + 1] ?? "");
+    }
+    return distinct;
+  }
+
+  #onStreamClose(): void {
+    if (this.#hasEnded || this.destroyed) return;
+    this.emit("aborted");
+    // As node:http: an error only for those who listen.
+    const error = Object.assign(new Error("aborted"), { code: "ECONNRESET" });
+    this.destroy(this.listenerCount("error") > 0 ? error : undefined);
+  }
+
+  override _read(): void {
+    const stream = this.#stream;
+    if (!this.#isRead) {
+      this.#isRead = true;
+      stream.on("data", (chunk: Buffer) => {
+        this.#onContent(chunk.length);
+        if (!this.push(chunk)) stream.pause();
+      });
+    }
+    stream.resume();
+  }
+
+  /** Of what is not complete, the stream ends with it. */
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    if (!this.complete) resetStream(this.#stream);
+    done(error);
+  }
+}

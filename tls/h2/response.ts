@@ -1,0 +1,166 @@
+/**
+ * The answer to an HTTP/2 request in the form of node:http's. Fields that belong to an HTTP/1.1 connection are
+ * left out (RFC 9113 §8.2.2), so that handlers need not know. An answer that is destroyed before its end resets
+ * its stream: what the client has of it must not be taken for the whole.
+ */
+import type { OutgoingHttpHeader, OutgoingHttpHeaders } from "node:http";
+import { constants, type ServerHttp2Stream } from "node:http2";
+import { Writable } from "node:stream";
+import type { Http2Request } from "./request.ts";
+import { resetStream } from "./reset.ts";
+
+const CONNECTION_SPECIFIC: ReadonlySet<string> = new Set([
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "transfer-encoding",
+  "upgrade",
+]);
+/** Without content, whatever is written (RFC 9110 §6.4.1). */
+const BODYLESS: ReadonlySet<number> = new Set([204, 205, 304]);
+
+type Done = (error?: Error | null) => void;
+
+export class Http2Response extends Writable {
+  readonly req: Http2Request;
+  statusCode = 200;
+  /** HTTP/2 has none. */
+  statusMessage = "";
+  readonly #stream: ServerHttp2Stream;
+  readonly #headers = new Map<string, OutgoingHttpHeader>();
+  #trailers: OutgoingHttpHeaders | undefined;
+  #isBodyless = false;
+  #isLeft = false;
+  #isWaiting = false;
+
+  constructor(stream: ServerHttp2Stream, request: Http2Request) {
+    super({ decodeStrings: true });
+    this.req = request;
+    this.#stream = stream;
+    stream.on("wantTrailers", () => stream.sendTrailers(this.#trailers ?? {}));
+    stream.once("close", () => {
+      this.#isLeft = !this.destroyed;
+      this.destroy();
+    });
+  }
+
+  /** The stream ended before the answer, and not because of it: by the client, or with the connection. */
+  get isLeft(): boolean {
+    return this.#isLeft;
+  }
+
+  get headersSent(): boolean {
+    return this.#stream.headersSent;
+  }
+
+  get finished(): boolean {
+    return this.writableEnded;
+  }
+
+  /** The client has to read first. */
+  get isBlocked(): boolean {
+    return this.#isWaiting;
+  }
+
+  setHeader(name: string, value: OutgoingHttpHeader): this {
+    this.#headers.set(name.toLowerCase(), value);
+    return this;
+  }
+
+  setHeaders(headers: ReadonlyMap<string, OutgoingHttpHeader>): this {
+    for (const [name, value] of headers) this.setHeader(name, value);
+    return this;
+  }
+
+  getHeader(name: string): OutgoingHttpHeader | undefined {
+    return this.#headers.get(name.toLowerCase());
+  }
+
+  getHeaders(): OutgoingHttpHeaders {
+    return Object.fromEntries(this.#headers);
+  }
+
+  hasHeader(name: string): boolean {
+    return this.#headers.has(name.toLowerCase());
+  }
+
+  removeHeader(name: string): void {
+    this.#headers.delete(name.toLowerCase());
+  }
+
+  /** Before the end; they are sent where the client said that it takes them. */
+  addTrailers(trailers: OutgoingHttpHeaders): void {
+    this.#trailers = trailers;
+  }
+
+  writeContinue(): void {
+    const stream = this.#stream;
+    if (!stream.destroyed && !stream.closed) stream.additionalHeaders({ ":status": 100 });
+  }
+
+  writeHead(
+    statusCode: number,
+    reason?: string | OutgoingHttpHeaders | string[],
+    headers?: OutgoingHttpHeaders | string[],
+  ): this {
+    const given = typeof reason === "object" ? reason : (headers ?? {});
+    const list: string[] = [":status", String(statusCode)];
+    const names = new Set<string>();
+    const add = (name: string, value: OutgoingHttpHeader | undefined): void => {
+      if (value === undefined || CONNECTION_SPECIFIC.has(name)) return;
+      names.add(name);
+      for (const one of Array.isArray(value) ? value : [value]) list.push(name, String(one));
+    };
+    if (Array.isArray(given)) {
+      for (let i = 0; i + 1 < given.length; i += 2)
+        add((given[i] ?? "").toLowerCase(), given[i + 1]);
+    } else for (const name of Object.keys(given)) add(name.toLowerCase(), given[name]);
+    for (const [name, value] of this.#headers) if (!names.has(name)) add(name, value);
+    this.#respond(statusCode, list);
+    return this;
+  }
+
+  #respond(statusCode: number, list: string[]): void {
+    const stream = this.#stream;
+    this.statusCode = statusCode;
+    this.#isBodyless = this.req.method === "HEAD" || BODYLESS.has(statusCode);
+    if (stream.destroyed || stream.closed) return;
+    const waitForTrailers = !this.#isBodyless && this.req.headers.te !== undefined;
+    stream.respond(list, { endStream: this.#isBodyless, waitForTrailers });
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: Done): void {
+    const stream = this.#stream;
+    if (!stream.headersSent) this.writeHead(this.statusCode);
+    if (this.#isBodyless || stream.destroyed || stream.writableEnded || stream.write(chunk)) {
+      done();
+      return;
+    }
+    this.#isWaiting = true;
+    stream.once("drain", () => {
+      this.#isWaiting = false;
+      done();
+    });
+  }
+
+  override _final(done: Done): void {
+    const stream = this.#stream;
+    if (!stream.headersSent) this.writeHead(this.statusCode);
+    this.#isWaiting = true;
+    const finish = (): void => {
+      this.#isWaiting = false;
+      done();
+      // The rest of a request that nobody reads (RFC 9113 §8.1).
+      if (!this.req.complete) stream.close(constants.NGHTTP2_NO_ERROR);
+    };
+    if (stream.writableFinished) finish();
+    else if (stream.writableEnded) stream.once("finish", finish);
+    else stream.end(finish);
+  }
+
+  /** The error is the stream's reset, and of interest to nobody else. */
+  override _destroy(_error: Error | null, done: Done): void {
+    if (!this.writableFinished) resetStream(this.#stream);
+    done();
+  }
+}

@@ -1,0 +1,80 @@
+/**
+ * The stream of an extended CONNECT (RFC 8441) in place of the socket that an HTTP/1.1 upgrade leaves: bytes both
+ * ways once it was answered. Its abrupt end resets the stream.
+ */
+import type { ServerHttp2Stream } from "node:http2";
+import { Duplex } from "node:stream";
+import { resetStream } from "./reset.ts";
+
+export class Http2Tunnel extends Duplex {
+  /** Of the handshake at the upstream (RFC 6455 §4.1). */
+  readonly webSocketKey: string;
+  readonly #stream: ServerHttp2Stream;
+  readonly #onContent: (bytes: number) => void;
+  #isRead = false;
+  #isWaiting = false;
+
+  /** @param onContent hears of what the client sends as it is read */
+  constructor(stream: ServerHttp2Stream, webSocketKey: string, onContent: (bytes: number) => void) {
+    super();
+    this.webSocketKey = webSocketKey;
+    this.#stream = stream;
+    this.#onContent = onContent;
+    stream.once("end", () => this.push(null));
+    stream.once("close", () => this.destroy());
+  }
+
+  /** @param headers name, value, name, value */
+  respond(status: number, headers: readonly string[]): void {
+    const stream = this.#stream;
+    if (!stream.destroyed && !stream.closed)
+      stream.respond([":status", String(status), ...headers]);
+  }
+
+  get headersSent(): boolean {
+    return this.#stream.headersSent;
+  }
+
+  /** The client has to read first. */
+  get isBlocked(): boolean {
+    return this.#isWaiting;
+  }
+
+  override _read(): void {
+    const stream = this.#stream;
+    if (!this.#isRead) {
+      this.#isRead = true;
+      stream.on("data", (chunk: Buffer) => {
+        this.#onContent(chunk.length);
+        if (!this.push(chunk)) stream.pause();
+      });
+    }
+    stream.resume();
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
+    const stream = this.#stream;
+    if (stream.destroyed || stream.writableEnded || stream.write(chunk)) {
+      done();
+      return;
+    }
+    this.#isWaiting = true;
+    stream.once("drain", () => {
+      this.#isWaiting = false;
+      done();
+    });
+  }
+
+  override _final(done: () => void): void {
+    this.#isWaiting = true;
+    this.#stream.end(() => {
+      this.#isWaiting = false;
+      done();
+    });
+  }
+
+  override _destroy(_error: Error | null, done: () => void): void {
+    if (!this.writableFinished || !this.readableEnded) resetStream(this.#stream);
+    done();
+  }
+}
