@@ -5,13 +5,12 @@
 import { randomBytes } from "node:crypto";
 import type { FastifyInstance } from "fastify";
 import { createListener, type ListenAt } from "../tls/index.ts";
-import { TOKEN_TYPE_BLIND_RSA } from "../tokens/index.ts";
 import { composeAcme } from "./acme/compose.ts";
 import { challengeCertificates } from "./acme/files.ts";
 import { composeAttester } from "./attester/compose.ts";
 import type { Config } from "./config/index.ts";
 import { composeEdge } from "./edge/compose.ts";
-import { followIssuer } from "./edge/follow-issuer.ts";
+import { followedTypes, followIssuer } from "./edge/follow-issuer.ts";
 import type { EdgeHandler } from "./edge/handler.ts";
 import type { TrustedProxies } from "./edge/trusted-proxies.ts";
 import { composeFront, listenerLimits, trustedNetworks } from "./front.ts";
@@ -143,7 +142,8 @@ async function composeRoles(composition: Composition, state: SidecarState): Prom
       ? await composeEdge(composition, config.edge, {
           spentStore: state.spentStore,
           ring: keys.ring,
-          tokenTypes: issuer === undefined ? [TOKEN_TYPE_BLIND_RSA] : config.issuer.tokenTypes,
+          tokenTypes:
+            issuer === undefined ? followedTypes(config.issuer) : config.issuer.tokenTypes,
           hasWebAuthn: config.attester?.webauthn.enabled ?? false,
           ...(issuer === undefined ? {} : { privateVerifier: issuer.pool }),
         })

@@ -18,3 +18,4 @@ export type {
 } from "./types.ts";
 export type { TlsConfig } from "./tls.ts";
 export type { UpstreamConfig } from "./upstreams.ts";
+export { expirationGrid } from "./public-metadata.ts";

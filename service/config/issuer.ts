@@ -1,6 +1,7 @@
 /** Settings of the issuer: keys, signing, and who may ask. */
 import { Type } from "typebox";
 import type { IssuerConfig } from "./types.ts";
+import { publicMetadataSchema } from "./public-metadata.ts";
 import { choice, closed, DAY, section, text, whole } from "./kinds.ts";
 
 /** Of a certificate, as `openssl x509 -fingerprint -sha256` shows it, without colons and in lower case. */
@@ -52,14 +53,15 @@ export const issuerSchema: Type.TUnsafe<IssuerConfig> = Type.Unsafe<IssuerConfig
       maxBatch: whole("token requests in one batch", 1, 1_000, 100),
       workers: whole("signing threads; 0 means one per core", 0, 256, 0),
       maxQueue: whole("blind signatures that may wait before 503", 1, 1_000_000, 4_096),
-      tokenTypes: Type.Array(Type.Unsafe<number>({ type: "integer", enum: [1, 2, 5] }), {
+      tokenTypes: Type.Array(Type.Unsafe<number>({ type: "integer", enum: [1, 2, 5, 0xda7a] }), {
         description:
-          "token types that are issued and redeemed, preferred first: 2 is blind RSA, 1 and 5 are VOPRF (P-384, ristretto255)",
+          "token types that are issued and redeemed, preferred first: 2 is blind RSA, 1 and 5 are VOPRF (P-384, ristretto255), 55930 (0xDA7A) is partially blind RSA; an edge of its own redeems 2 and 55930",
         minItems: 1,
-        maxItems: 3,
+        maxItems: 4,
         uniqueItems: true,
         default: [2],
       }),
+      publicMetadata: Type.Optional(publicMetadataSchema),
       voprfEngine: choice(
         "what computes types 1 and 5: any falls back to JavaScript, whose timing can tell a key; native refuses to start",
         ["any", "native"],

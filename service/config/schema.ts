@@ -14,6 +14,7 @@ import { issuerSchema } from "./issuer.ts";
 import { choice, closed, DAY, flag, section, text, whole } from "./kinds.ts";
 import { plainHttpSettings } from "./plain-http.ts";
 import { certificateFault, tlsSettings } from "./tls.ts";
+import { publicMetadataFault } from "./public-metadata.ts";
 import type { Config, Role } from "./types.ts";
 import { proxyProtocolSchema, trustedProxiesSchema } from "./trusted-proxies.ts";
 import { upstreamFault, upstreamSettings } from "./upstreams.ts";
@@ -301,7 +302,9 @@ function misplacedSettings(config: Config): string | undefined {
     ["issuer.tenants", issuer.tenants.length > 0, role === "issuer" && issuer.tenants.length > 0],
   ];
   const wrong = rules.find(([, isGiven, isNeeded]) => isGiven !== isNeeded);
-  if (wrong === undefined) return edge && upstreamFault(edge);
+  if (wrong === undefined) {
+    return (edge && upstreamFault(edge)) ?? publicMetadataFault(issuer);
+  }
   const [name, isGiven] = wrong;
   return isGiven ? `${name} is not for the role ${role}` : `missing setting ${name}`;
 }

@@ -5,6 +5,7 @@ import type { AcmeConfig } from "./acme.ts";
 import type { EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";
 import type { ExtAuthzConfig } from "./ext-authz.ts";
 import type { PlainHttpConfig } from "./plain-http.ts";
+import type { PublicMetadataConfig } from "./public-metadata.ts";
 import type { TlsConfig } from "./tls.ts";
 import type { UpstreamsConfig } from "./upstreams.ts";
 import type { WebAuthnConfig } from "./webauthn.ts";
@@ -131,6 +132,8 @@ export interface IssuerConfig {
   readonly workers: number;
   readonly maxQueue: number;
   readonly tokenTypes: readonly number[];
+  /** Of token type 0xDA7A. */
+  readonly publicMetadata?: PublicMetadataConfig;
   readonly voprfEngine: "any" | "native";
   /** Of the role issuer: who may ask it for signatures. */
   readonly attesters: readonly TrustedAttesterConfig[];

@@ -10,6 +10,7 @@ import {
   type IssuerKeyRecord,
   type KeyRing,
   parseAuthorization,
+  type PresentedToken,
   type ChallengeScope,
   type Redeemer,
 } from "../../tokens/index.ts";
@@ -65,7 +66,10 @@ export interface Admission {
     request: Pick<AdmissionRequest, "host" | "cookie">,
   ) => Promise<Extract<AdmissionDecision, { kind: "admitted" }> | undefined>;
   /** The same for a token that did not come in an Authorization header. */
-  readonly redeem: (request: AdmissionRequest, token: Uint8Array) => Promise<AdmissionDecision>;
+  readonly redeem: (
+    request: AdmissionRequest,
+    presented: PresentedToken,
+  ) => Promise<AdmissionDecision>;
 }
 
 /** RFC 9110 gives no bound; a retry key is a UUID or a digest, so longer ones are ignored. */
@@ -74,10 +78,13 @@ const MAX_IDEMPOTENCY_KEY_CHARS = 255;
 export function createAdmission(options: AdmissionOptions): Admission {
   const { metrics } = options;
 
-  async function redeem(request: AdmissionRequest, token: Uint8Array): Promise<AdmissionDecision> {
+  async function redeem(
+    request: AdmissionRequest,
+    presented: PresentedToken,
+  ): Promise<AdmissionDecision> {
     try {
       const redemption = await options.redeemer.redeem({
-        token,
+        ...presented,
         scope: scopeOf(options, request),
         ...bindingOf(options, request),
       });
@@ -112,15 +119,15 @@ export function createAdmission(options: AdmissionOptions): Admission {
     decide: async (request) => {
       const cleared = await byClearance(request);
       if (cleared !== undefined) return cleared;
-      let token: Uint8Array | undefined;
+      let presented: PresentedToken | undefined;
       try {
         const { authorization } = request;
-        token = authorization === undefined ? undefined : parseAuthorization(authorization)?.token;
+        presented = authorization === undefined ? undefined : parseAuthorization(authorization);
       } catch (error) {
         if (!isStileError(error)) throw error;
         return challenge(request, error);
       }
-      if (token !== undefined) return redeem(request, token);
+      if (presented !== undefined) return redeem(request, presented);
       return challenge(request, new StileError("SERVICE_TOKEN_REQUIRED", "a token is required"));
     },
   };

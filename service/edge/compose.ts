@@ -11,6 +11,7 @@ import {
 } from "../../tokens/index.ts";
 import { StileError } from "../../wire/index.ts";
 import type { EdgeConfig } from "../config/index.ts";
+import { metadataPolicyOf } from "../issuer/metadata-policy.ts";
 import type { Composition } from "../sidecar.ts";
 import { type Adaptive, createAdaptive } from "./adaptive/adaptive.ts";
 import { createAdmission } from "./admission.ts";
@@ -120,7 +121,7 @@ function composeClearance({ clock, config, secrets }: Composition, edge: EdgeCon
 }
 
 function composeAdmission(
-  { clock, metrics, secrets, tokenCrypto }: Composition,
+  { clock, config, metrics, secrets, tokenCrypto }: Composition,
   edge: EdgeConfig,
   deps: EdgeDeps & { readonly clearance: Clearance },
 ): ReturnType<typeof createAdmission> {
@@ -138,6 +139,7 @@ function composeAdmission(
     spentStore,
     crypto: tokenCrypto,
     ...(privateVerifier === undefined ? {} : { privateVerifier }),
+    ...metadataPolicyOf(config.issuer, clock),
     clock,
     repeatWindowMs: edge.clearanceSeconds * 1_000,
   });

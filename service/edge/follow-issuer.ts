@@ -2,7 +2,7 @@
  * The keys of an issuer elsewhere, as an edge of its own follows them: the directory (RFC 9578 §4) is fetched
  * again and again, and what it listed is kept on disk. A key that is listed no more redeems for as long as its
  * tokens may live; an issuer that cannot be reached changes nothing until the keys that were seen last have
- * lived out. Public keys verify type 0x0002 and no other, so other types are passed over.
+ * lived out. Public keys verify types 0x0002 and 0xDA7A, so other types are passed over.
  * Where the issuer keeps a log of its directories, a directory that is not in it is not believed, and a key
  * that the log revokes redeems nothing from then on.
  */
@@ -10,6 +10,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
   createKeyRing,
+  isPrivateTokenType,
   type IssuerDirectory,
   type IssuerKeyRecord,
   type KeyRing,
@@ -26,7 +27,7 @@ import {
   isStileError,
   StileError,
 } from "../../wire/index.ts";
-import type { FollowedIssuerConfig } from "../config/index.ts";
+import type { FollowedIssuerConfig, IssuerConfig } from "../config/index.ts";
 import { readFileSync } from "node:fs";
 import {
   encodeKnownLog,
@@ -45,6 +46,8 @@ import { hasCode, replaceFileDurably } from "../stores/durable-file.ts";
 interface SeenKey {
   /** Base64url, as the directory spells the key. */
   readonly tokenKey: string;
+  /** Without it, 0x0002. */
+  readonly tokenType?: number;
   /** Unix milliseconds. */
   readonly notBeforeMs: number;
   readonly firstSeenMs: number;
@@ -59,6 +62,12 @@ export interface FollowedKeys {
 
 const FILE = "followed-keys.json";
 const LOG_FILE = "followed-log.json";
+
+/** Of the types in the configuration, those that public keys verify, in its order; at least blind RSA. */
+export function followedTypes({ tokenTypes }: Pick<IssuerConfig, "tokenTypes">): readonly number[] {
+  const types = tokenTypes.filter((tokenType) => !isPrivateTokenType(tokenType));
+  return types.length > 0 ? types : [TOKEN_TYPE_BLIND_RSA];
+}
 
 /** @throws `TOKEN_ISSUER_UNAVAILABLE` where there are no keys, neither fetched nor kept */
 export async function followIssuer(
@@ -145,17 +154,19 @@ class Follower {
     }
     const { tokenKeys } = parsedDirectory(directory);
     const nowMs = this.#composition.clock();
-    const usable = tokenKeys.filter(({ tokenType }) => tokenType === TOKEN_TYPE_BLIND_RSA);
+    const types = followedTypes(this.#composition.config.issuer);
+    const usable = tokenKeys.filter(({ tokenType }) => types.includes(tokenType));
     if (usable.length === 0) {
-      const message = "the issuer's directory has no key of type 0x0002";
+      const message = "the issuer's directory has no key of a type that is redeemed here";
       throw new StileError("TOKEN_ISSUER_UNAVAILABLE", message);
     }
     const seen = new Map(this.#seen);
-    for (const { notBefore, tokenKey } of usable) {
+    for (const { notBefore, tokenKey, tokenType } of usable) {
       const text = encodeBase64Url(tokenKey);
       const firstSeenMs = seen.get(text)?.firstSeenMs ?? nowMs;
       const notBeforeMs = notBefore === undefined ? firstSeenMs : notBefore * 1_000;
-      seen.set(text, { tokenKey: text, notBeforeMs, firstSeenMs, lastSeenMs: nowMs });
+      const lastSeenMs = nowMs;
+      seen.set(text, { tokenKey: text, tokenType, notBeforeMs, firstSeenMs, lastSeenMs });
     }
     for (const [text, { tokenKey }] of seen) {
       if (revoked.has(this.#idOf(tokenKey))) seen.delete(text);
@@ -211,7 +222,7 @@ class Follower {
       const publishedAtMs = Math.min(key.firstSeenMs, key.notBeforeMs);
       const retireAtMs = Math.max(key.notBeforeMs, key.lastSeenMs + directoryMaxAgeSeconds * 1_000);
       return {
-        tokenType: TOKEN_TYPE_BLIND_RSA,
+        tokenType: key.tokenType ?? TOKEN_TYPE_BLIND_RSA,
         tokenKeyId: tokenKeyIdOf(tokenCrypto, publicKeySpki),
         publicKeySpki,
         publishedAtMs,

@@ -7,6 +7,7 @@
  */
 import { Type } from "@fastify/type-provider-typebox";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { PresentedToken } from "../../tokens/index.ts";
 import { decodeBase64Url, StileError } from "../../wire/index.ts";
 import { sendProblem } from "../http/app.ts";
 import { problemOf } from "../problems.ts";
@@ -40,6 +41,12 @@ const QUESTION_METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "
 const redeemBody = Type.Object(
   {
     token: Type.String({ description: "base64url of the token (RFC 9577 §2.2)", maxLength: 4_096 }),
+    extensions: Type.Optional(
+      Type.String({
+        description: "base64url of the extensions of a token with public metadata",
+        maxLength: 4_096,
+      }),
+    ),
     host: Type.String({ description: "host that the token is redeemed for", maxLength: 261 }),
   },
   { additionalProperties: false },
@@ -59,14 +66,14 @@ export function registerEdgeRoutes(app: FastifyInstance, options: EdgeRoutesOpti
     return host;
   }
 
-  app.post<{ Body: { token: string; host: string } }>(
+  app.post<{ Body: { token: string; extensions?: string; host: string } }>(
     "/.stile/redeem",
     { schema: { summary: "Redeem a token for an edge node", body: redeemBody } },
     async (request, reply) => {
       const host = knownHost(request.body.host);
-      const token = decodeBase64Url(request.body.token, "token");
+      const presented = presentedToken(request.body);
       const idempotencyKey = idempotencyKeyOf(request);
-      const decision = await options.admission.redeem({ host, idempotencyKey }, token);
+      const decision = await options.admission.redeem({ host, idempotencyKey }, presented);
       if (decision.kind === "challenged") return sendChallenge(reply, decision);
       const { by, clearance } = decision;
       return reply.send({
@@ -78,6 +85,13 @@ export function registerEdgeRoutes(app: FastifyInstance, options: EdgeRoutesOpti
       });
     },
   );
+}
+
+/** @throws `WIRE_BAD_ENCODING` */
+function presentedToken(body: { token: string; extensions?: string }): PresentedToken {
+  const token = decodeBase64Url(body.token, "token");
+  if (body.extensions === undefined) return { token };
+  return { token, extensions: decodeBase64Url(body.extensions, "extensions") };
 }
 
 interface AuthorizeScope {

@@ -16,6 +16,7 @@ import { normalHost } from "../edge/host.ts";
 import type { DirectoryLog } from "../keys/directory-log.ts";
 import type { IssuerKeys, IssuerKeyView } from "../keys/issuer-keys.ts";
 import type { IssuerState, TenantState } from "../state.ts";
+import { metadataPolicyOf } from "./metadata-policy.ts";
 
 export interface Tenant {
   readonly name: string;
@@ -64,6 +65,7 @@ export function createTenant(options: TenantOptions): Tenant {
       signer: pool,
       limits,
       batchConcurrency: BATCH_CONCURRENCY,
+      ...metadataPolicyOf(config, clock),
     }),
     directory: async () => {
       const directory = encodeDirectory(state.ring, {

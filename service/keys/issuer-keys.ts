@@ -6,6 +6,7 @@
  */
 import { type KeyObject, randomBytes } from "node:crypto";
 import {
+  hasPublicMetadata,
   type IssuerKeyRecord,
   type KeyRing,
   type KeySchedule,
@@ -16,6 +17,10 @@ import {
   type SpentStore,
 } from "../../tokens/index.ts";
 import { generateBlindRsaKey } from "../../tokens/node/index.ts";
+import {
+  generatePartiallyBlindRsaKey,
+  partiallyBlindRsaEngine,
+} from "../../tokens/partially-blind-rsa/index.ts";
 import {
   createVoprfEngine,
   generateVoprfKey,
@@ -210,6 +215,7 @@ async function generateUnique(
 }
 
 async function generateKey(options: IssuerKeysOptions, tokenType: number): Promise<GeneratedKey> {
+  if (hasPublicMetadata(tokenType)) return generatePartiallyBlindRsaKey();
   if (!isVoprfTokenType(tokenType)) return generateBlindRsaKey();
   // 1 ms, once in the life of a key: less than a thread would cost
   const voprf = createVoprfEngine(tokenType, options.voprfEngine ?? "native");
@@ -219,6 +225,8 @@ async function generateKey(options: IssuerKeysOptions, tokenType: number): Promi
 
 /** One line and one metric for each private type: which library computes it. @throws `TOKEN_ENGINE_MISSING` */
 function nameEngines(options: IssuerKeysOptions): void {
+  // This type has one library and no other way.
+  if (options.tokenTypes?.some(hasPublicMetadata)) partiallyBlindRsaEngine();
   for (const tokenType of (options.tokenTypes ?? []).filter(isVoprfTokenType)) {
     const { engine } = createVoprfEngine(tokenType, options.voprfEngine ?? "native");
     options.metrics.voprfEngine.set({ type: String(tokenType), engine }, 1);

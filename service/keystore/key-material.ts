@@ -1,9 +1,9 @@
 /**
- * Private keys of each token type as bytes: PKCS #8 for type 0x0002, the serialized scalar for the private
+ * Private keys of each token type as bytes: PKCS #8 for types 0x0002 and 0xDA7A, the serialized scalar for the private
  * types (RFC 9497 §2.1). The bytes exist between KeyObject and seal, and their holder wipes them.
  */
 import { createPrivateKey, createSecretKey, type KeyObject } from "node:crypto";
-import { TOKEN_TYPE_BLIND_RSA } from "../../tokens/index.ts";
+import { hasPublicMetadata, TOKEN_TYPE_BLIND_RSA } from "../../tokens/index.ts";
 import { encodeRsaPublicKey } from "../../tokens/node/index.ts";
 import {
   createVoprfEngine,
@@ -38,8 +38,9 @@ export function createKeyMaterial(voprfEngine: VoprfEnginePreference): KeyMateri
         return importVoprfKey(createVoprfEngine(tokenType, voprfEngine), privateKey.export())
           .tokenKey;
       }
-      if (tokenType !== TOKEN_TYPE_BLIND_RSA || privateKey.type !== "private") {
-        throw new RangeError("expected an RSA private key of type 0x0002");
+      const isRsa = tokenType === TOKEN_TYPE_BLIND_RSA || hasPublicMetadata(tokenType);
+      if (!isRsa || privateKey.type !== "private") {
+        throw new RangeError("expected an RSA private key of type 0x0002 or 0xDA7A");
       }
       return encodeRsaPublicKey(privateKey);
     },

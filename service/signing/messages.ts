@@ -18,7 +18,7 @@ export type WorkerRequest =
 /** A key and what it is for. A KeyObject is cloned as a handle: its bytes stay where they are. */
 export interface SigningKey {
   readonly tokenType: number;
-  /** RSA for type 0x0002, else a secret key that holds a scalar. */
+  /** RSA for types 0x0002 and 0xDA7A, else a secret key that holds a scalar. */
   readonly privateKey: KeyObject;
 }
 
@@ -27,7 +27,13 @@ export interface SigningKey {
  * behind it. `keyName` is the token key id in hexadecimal.
  */
 export type SigningJob =
-  | { readonly op: "sign"; readonly keyName: string; readonly blindedMessage: Uint8Array }
+  | {
+      readonly op: "sign";
+      readonly keyName: string;
+      readonly blindedMessage: Uint8Array;
+      /** Of type 0xDA7A alone. */
+      readonly metadata?: Uint8Array;
+    }
   | {
       readonly op: "verify";
       readonly keyName: string;

@@ -7,6 +7,7 @@
 import type { KeyObject } from "node:crypto";
 import {
   type BlindSigner,
+  hasPublicMetadata,
   isPrivateTokenType,
   type PrivateTokenVerifier,
   TOKEN_TYPE_BLIND_RSA,
@@ -85,7 +86,7 @@ export class SigningPool implements BlindSigner, PrivateTokenVerifier {
 
   /**
    * Gives every thread the key: a share in OpenSSL's key object, not the bytes of the key.
-   * @param privateKey RSA of type 0x0002; of a private type the secret key that holds its scalar
+   * @param privateKey RSA of types 0x0002 and 0xDA7A; of a private type the secret key that holds its scalar
    */
   addKey(
     tokenKeyId: Uint8Array,
@@ -94,7 +95,8 @@ export class SigningPool implements BlindSigner, PrivateTokenVerifier {
   ): void {
     const isScalar = privateKey.type === "secret" && isPrivateTokenType(tokenType);
     const isRsa = privateKey.type === "private" && privateKey.asymmetricKeyType === "rsa";
-    if (!isScalar && !(isRsa && tokenType === TOKEN_TYPE_BLIND_RSA)) {
+    const isPublic = tokenType === TOKEN_TYPE_BLIND_RSA || hasPublicMetadata(tokenType);
+    if (!isScalar && !(isRsa && isPublic)) {
       throw new TypeError("expected an rsaEncryption private key, or a scalar of a private type");
     }
     const keyName = encodeHex(tokenKeyId);
@@ -115,10 +117,15 @@ export class SigningPool implements BlindSigner, PrivateTokenVerifier {
    * `TOKEN_ISSUER_BUSY` with the seconds to wait when the queue is full, the pool is closed, or
    * threads died twice over this request
    */
-  async blindSign(tokenKeyId: Uint8Array, blindedMessage: Uint8Array): Promise<Uint8Array> {
+  async blindSign(
+    tokenKeyId: Uint8Array,
+    blindedMessage: Uint8Array,
+    metadata?: Uint8Array,
+  ): Promise<Uint8Array> {
     const own = Uint8Array.from(blindedMessage);
+    const bound = metadata && { metadata: Uint8Array.from(metadata) };
     const result = await this.#answer(tokenKeyId, ({ tokenType }, keyName) => ({
-      job: { op: "sign", keyName, blindedMessage: own },
+      job: { op: "sign", keyName, blindedMessage: own, ...bound },
       weight: Math.ceil(own.length / (tokenTypeEntry(tokenType)?.blindedLength ?? own.length)),
     }));
     return "signature" in result ? result.signature : failed(result);

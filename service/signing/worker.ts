@@ -5,8 +5,12 @@
  */
 import { randomBytes } from "node:crypto";
 import { parentPort, workerData } from "node:worker_threads";
-import { isPrivateTokenType } from "../../tokens/index.ts";
+import { hasPublicMetadata, isPrivateTokenType } from "../../tokens/index.ts";
 import { rawRsaSignAll } from "../../tokens/node/index.ts";
+import {
+  createPartiallyBlindSigner,
+  type PartiallyBlindSigner,
+} from "../../tokens/partially-blind-rsa/index.ts";
 import {
   createVoprfEngine,
   createVoprfEvaluator,
@@ -31,6 +35,8 @@ const keys = new Map<string, SigningKey>();
 /** Of the private types; made at the first use of a key, since some keys only wait for their time. */
 const evaluators = new Map<string, VoprfEvaluator>();
 const engines = new Map<number, Voprf>();
+/** Of type 0xDA7A; each remembers the keys that it derived. */
+const partiallyBlind = new Map<string, PartiallyBlindSigner>();
 
 port.on("message", (request: WorkerRequest) => {
   switch (request.kind) {
@@ -40,6 +46,7 @@ port.on("message", (request: WorkerRequest) => {
     case "remove-key":
       keys.delete(request.keyName);
       evaluators.delete(request.keyName);
+      partiallyBlind.delete(request.keyName);
       break;
     case "work":
       reply({ kind: "done", results: request.jobs.map(work) });
@@ -57,7 +64,7 @@ function work(job: SigningJob): SigningResult {
     if (key === undefined) {
       throw new StileError("TOKEN_KEY_UNKNOWN", "the key has been removed");
     }
-    if (job.op === "sign") return { signature: sign(key, job.keyName, job.blindedMessage) };
+    if (job.op === "sign") return { signature: sign(key, job) };
     const evaluator = evaluatorOf(key, job.keyName);
     return { isAuthentic: evaluator.verify(job.authenticatorInput, job.authenticator) };
   } catch (error) {
@@ -66,9 +73,25 @@ function work(job: SigningJob): SigningResult {
   }
 }
 
-function sign(key: SigningKey, keyName: string, blindedMessage: Uint8Array): Uint8Array {
+function sign(
+  key: SigningKey,
+  { blindedMessage, keyName, metadata }: Extract<SigningJob, { op: "sign" }>,
+): Uint8Array {
+  // Without metadata it would be a signature under another exponent of the same modulus: not an issuer's to give.
+  if (hasPublicMetadata(key.tokenType) !== (metadata !== undefined)) {
+    throw new StileError("TOKEN_REQUEST_INVALID", "metadata: expected as the token type has it");
+  }
+  if (metadata !== undefined) {
+    return partiallyBlindSignerOf(key, keyName).sign(blindedMessage, metadata);
+  }
   if (isPrivateTokenType(key.tokenType)) return evaluatorOf(key, keyName).issue(blindedMessage);
   return rawRsaSignAll(key.privateKey, blindedMessage);
+}
+
+function partiallyBlindSignerOf({ privateKey }: SigningKey, keyName: string): PartiallyBlindSigner {
+  const signer = partiallyBlind.get(keyName) ?? createPartiallyBlindSigner(privateKey);
+  partiallyBlind.set(keyName, signer);
+  return signer;
 }
 
 function evaluatorOf({ tokenType, privateKey }: SigningKey, keyName: string): VoprfEvaluator {

@@ -1,16 +1,7 @@
 /** A sidecar that serves types 0x0005, 0x0001 and 0x0002: challenge, issuance of every form, redemption. */
 import { createHash, randomBytes } from "node:crypto";
-import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import {
-  attest,
-  connectTransport,
-  createDpopProof,
-  type Device,
-  openDevice,
-} from "../../attest/agent/index.ts";
 import type { ExchangeAnswer } from "../../service/agent/exchange.ts";
-import { openManufacturerCa, startSwtpm, type Swtpm } from "../../swtpm/index.ts";
 import {
   encodeAmortizedBatchTokenRequest,
   encodeAuthenticatorInput,
@@ -28,6 +19,7 @@ import {
   parseWwwAuthenticate,
 } from "../../tokens/index.ts";
 import { concatBytes } from "../../wire/index.ts";
+import { type AttestedDevice, openAttestedDevice } from "../support/attested-device.ts";
 import { problemIn, startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
 import { nobleClient } from "../tokens/noble-client.ts";
 import { random, voprfOf } from "../tokens/voprf-fixtures.ts";
@@ -35,41 +27,23 @@ import { random, voprfOf } from "../tokens/voprf-fixtures.ts";
 const LIMITS = { maxItems: 20, maxBytes: 6_000 };
 
 let target: TestSidecar;
-let tpm: Swtpm;
-let device: Device;
-let accessToken: string;
+let device: AttestedDevice;
 
 beforeAll(async () => {
   target = await startTestSidecar({
     attester: { allowance: { tokens: 200, windowSeconds: 86_400 } },
     issuer: { maxBatch: LIMITS.maxItems, tokenTypes: [5, 1, 2], voprfEngine: "native" },
   });
-  const folder = join(target.dir, "manufacturer");
-  const ca = await openManufacturerCa({ clock: Date.now, folder });
-  tpm = await startSwtpm({ ca, ekAlgorithms: ["ecc"] });
-  device = await openDevice({ tcti: tpm.tcti, ekAlgorithm: "ecc" });
-  const transport = await connectTransport({
-    origin: target.url,
-    ca: target.ca,
-    timeoutMs: 10_000,
-  });
-  accessToken = (await attest({ device, transport, clock: Date.now })).attestationResult;
-  transport.close();
+  device = await openAttestedDevice(target);
 });
 
 afterAll(async () => {
   await device.close();
-  await tpm.stop();
   await target.stop();
 });
 
-async function post(mediaType: string, body: Uint8Array): Promise<ExchangeAnswer> {
-  const uri = `${target.url}/token-request`;
-  const method = "POST";
-  const dpop = await createDpopProof({ device, method, uri, accessToken, clock: Date.now, random });
-  const authorization = `DPoP ${accessToken}`;
-  return target.post("/token-request", body, { authorization, dpop, "content-type": mediaType });
-}
+const post = (mediaType: string, body: Uint8Array): Promise<ExchangeAnswer> =>
+  device.request(mediaType, body);
 
 interface Blinded {
   readonly tokenType: 1 | 5;

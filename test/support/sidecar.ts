@@ -47,12 +47,15 @@ export interface TestSidecarOptions extends DevelopmentOverrides {
   readonly upstreamUrl?: string;
   /** A sidecar whose issuer keys and secrets this one starts with, as a second edge of the same operator. */
   readonly twinOf?: TestSidecar;
+  /** Puts into its folder what is to be there before it starts. */
+  readonly prepare?: (dir: string) => Promise<void>;
 }
 
 export async function startTestSidecar(options: TestSidecarOptions = {}): Promise<TestSidecar> {
   const dir = mkdtempSync(join(tmpdir(), "stile-sidecar-"));
   const port = await freePort();
   if (options.twinOf !== undefined) copyKeys(options.twinOf.dir, dir);
+  await options.prepare?.(dir);
   const upstream = await startDemoUpstream();
   const clock: TestSidecar["clock"] = { offsetMs: 0, standsAtMs: undefined };
   const now = (): number => clock.standsAtMs ?? Date.now() + clock.offsetMs;

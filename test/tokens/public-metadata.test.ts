@@ -1,10 +1,5 @@
 /** Type 0xDA7A from request to admission: what is issued and redeemed, and what is not. */
-import {
-  Extension as LibraryExtension,
-  Extensions as LibraryExtensions,
-  publicVerif,
-  TokenChallenge as LibraryTokenChallenge,
-} from "@cloudflare/privacypass-ts";
+import { publicVerif, Token, TOKEN_TYPES } from "@cloudflare/privacypass-ts";
 import { describe, expect, it } from "vitest";
 import {
   checkExpirationGrid,
@@ -28,7 +23,6 @@ import {
   parseAuthorization,
   parseExtendedTokenRequest,
   parseToken,
-  parseTokenChallenge,
   type Redeemer,
   TOKEN_TYPE_PARTIALLY_BLIND_RSA,
   type TokenCrypto,
@@ -45,7 +39,14 @@ import {
   testClock,
   type TestClock,
 } from "./fixtures.ts";
-import { metadataKey, metadataSigner, metadataVectors } from "./metadata-fixtures.ts";
+import {
+  libraryExtensions,
+  libraryKeys,
+  libraryRequest,
+  metadataKey,
+  metadataSigner,
+  metadataVectors,
+} from "./metadata-fixtures.ts";
 import { atOffset, bytesOf } from "./vectors.ts";
 
 const HOUR = 3_600;
@@ -122,36 +123,6 @@ async function tokenOf(
   return (await client.finalize(response)).serialize();
 }
 
-function libraryExtensions(extensions: readonly Extension[]): LibraryExtensions {
-  return new LibraryExtensions(
-    extensions.map(
-      ({ extensionData, extensionType }) =>
-        new LibraryExtension(extensionType, Uint8Array.from(extensionData)),
-    ),
-  );
-}
-
-async function libraryRequest(
-  challenge: Uint8Array,
-  tokenKey: Uint8Array,
-  extensions: readonly Extension[],
-): Promise<{ client: publicVerif.ClientWithMetadata; body: Uint8Array }> {
-  const { issuerName, originInfo, redemptionContext, tokenType } = parseTokenChallenge(challenge);
-  const libraryChallenge = new LibraryTokenChallenge(
-    tokenType,
-    issuerName,
-    Uint8Array.from(redemptionContext),
-    [originInfo],
-  );
-  expect(libraryChallenge.serialize()).toEqual(Uint8Array.from(challenge));
-  const client = new publicVerif.ClientWithMetadata(
-    publicVerif.BlindRSAMode.PSS,
-    libraryExtensions(extensions),
-  );
-  const request = await client.createTokenRequest(libraryChallenge, Uint8Array.from(tokenKey));
-  return { client, body: request.serialize() };
-}
-
 describe.skipIf(sharedMissing)("type 0xDA7A", () => {
   it("issues and redeems the vectors of privacypass-ts, byte for byte", async () => {
     for (const vector of metadataVectors()) {
@@ -187,7 +158,6 @@ describe.skipIf(sharedMissing)("type 0xDA7A", () => {
       libraryExtensions([expiring(START + 4n * BigInt(HOUR))]),
     );
     const keys = await libraryKeys();
-    const { Token, TOKEN_TYPES } = await import("@cloudflare/privacypass-ts");
     const token = Token.deserialize(TOKEN_TYPES.PARTIALLY_BLIND_RSA, Uint8Array.from(second));
     expect(await origin.verify(token, keys.publicKey)).toBe(true);
 
@@ -366,15 +336,3 @@ it("rejects a grid without an expiration at some time, or with too many", () => 
   }
   checkExpirationGrid({ precisionSeconds: 10, maxLifetimeSeconds: 160 });
 });
-
-async function libraryKeys(): Promise<{ privateKey: CryptoKey; publicKey: CryptoKey }> {
-  const { privateKey } = metadataKey();
-  const algorithm = { name: "RSA-PSS", hash: "SHA-384" };
-  const { subtle } = globalThis.crypto;
-  const pkcs8 = Uint8Array.from(privateKey.export({ format: "der", type: "pkcs8" }));
-  const { e = "", kty = "", n = "" } = privateKey.export({ format: "jwk" });
-  return {
-    privateKey: await subtle.importKey("pkcs8", pkcs8, algorithm, true, ["sign"]),
-    publicKey: await subtle.importKey("jwk", { e, kty, n }, algorithm, true, ["verify"]),
-  };
-}

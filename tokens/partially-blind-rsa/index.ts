@@ -4,4 +4,4 @@
  */
 export { generatePartiallyBlindRsaKey } from "./generate.ts";
 export { derivePrivateKey, partiallyBlindRsaEngine } from "./private-key.ts";
-export { createPartiallyBlindSigner } from "./signer.ts";
+export { createPartiallyBlindSigner, type PartiallyBlindSigner } from "./signer.ts";
