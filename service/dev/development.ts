@@ -70,6 +70,7 @@ export async function prepareDevelopment(options: DevelopmentOptions): Promise<D
   }
   const host = `localhost:${options.port}`;
   const { overrides = {} } = options;
+  const upstream = overrides.edge?.upstreams === undefined ? { upstream: options.upstream } : {};
   const config = checkConfig({
     publicUrl: `https://${host}`,
     listen: { host: "127.0.0.1", port: options.port, ...overrides.listen },
@@ -82,7 +83,7 @@ export async function prepareDevelopment(options: DevelopmentOptions): Promise<D
       ...overrides.tls,
     },
     ...(overrides.acme === undefined ? {} : { acme: overrides.acme }),
-    edge: { hosts: [host], issuerName: host, upstream: options.upstream, ...overrides.edge },
+    edge: { hosts: [host], issuerName: host, ...upstream, ...overrides.edge },
     attester: {
       manufacturerRootsFile: at("manufacturer-roots.pem"),
       webauthn: DEVELOPMENT_WEBAUTHN,

@@ -5,7 +5,14 @@
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { isIP, type Socket } from "node:net";
-import { connect, createSecureContext, type SecureContext, type TLSSocket } from "node:tls";
+import {
+  checkServerIdentity,
+  connect,
+  createSecureContext,
+  type PeerCertificate,
+  type SecureContext,
+  type TLSSocket,
+} from "node:tls";
 import { StileError } from "../../wire/index.ts";
 import { certificatesIn } from "../pem.ts";
 
@@ -59,6 +66,7 @@ export function createUpstreamTls(options: UpstreamTlsOptions): UpstreamTls {
         minVersion: "TLSv1.2",
         ALPNProtocols: ["http/1.1"],
         rejectUnauthorized: !unsafeSkipVerification,
+        checkServerIdentity: checkName,
         ...(session === undefined || !isFresh ? {} : { session }),
       });
       socket.once("secureConnect", () => {
@@ -86,6 +94,12 @@ export function createUpstreamTls(options: UpstreamTlsOptions): UpstreamTls {
       }
     },
   };
+}
+
+/** RFC 9525 §2: names are in the subjectAltName. Node would take the subject's common name where there is none. */
+function checkName(host: string, certificate: PeerCertificate): Error | undefined {
+  const subject = { ...certificate.subject, CN: "" };
+  return checkServerIdentity(host, { ...certificate, subject });
 }
 
 interface TlsFiles {
