@@ -163,7 +163,9 @@ async function forward(
   try {
     if (body.kind !== "none" && request.headers.expect !== undefined) response.writeContinue();
     const answer = await ask(parts, { request, response, body, headers, client }, attempts);
-    answer.socket.setTimeout(options.idleTimeoutMs);
+    if (options.idleTimeoutMs !== options.firstByteTimeoutMs) {
+      answer.socket.setTimeout(options.idleTimeoutMs);
+    }
     await passOn(request, response, answer, extra);
   } catch (error) {
     // Nobody is left to be told, and it was not the upstream's doing.
