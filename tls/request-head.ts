@@ -51,6 +51,7 @@ const refused = new WeakSet<Socket>();
 export function checkRequestHead(request: IncomingMessage): void {
   if (refused.has(request.socket)) throw rejected("it follows a refused one");
   try {
+    checkVersion(request);
     checkNames(request.rawHeaders);
     checkTarget(request);
     checkFraming(request);
@@ -64,6 +65,11 @@ export function checkRequestHead(request: IncomingMessage): void {
 
 function isHttp2(request: object): boolean {
   return request instanceof Http2Request;
+}
+
+/** Node reads a request line without a version as HTTP/0.9, and headers behind it, which HTTP/0.9 has not. */
+function checkVersion({ httpVersion }: IncomingMessage): void {
+  if (httpVersion === "0.9") throw rejected("HTTP/0.9 is not spoken");
 }
 
 function checkNames(rawHeaders: readonly string[]): void {
