@@ -10,11 +10,12 @@ import type { Es256Key, SidecarSecrets } from "../secrets.ts";
 import type { Composition } from "../sidecar.ts";
 import { openAccount } from "./account.ts";
 import { createPendingChallenges, type PendingChallenges } from "./challenges.ts";
-import { pendingFolder, type WantedCertificate, wantedCertificates } from "./files.ts";
-import type { IssuedCertificate } from "./issued.ts";
+import { pendingFolder, wantedCertificates } from "./files.ts";
+import { readKept } from "./issued.ts";
 import { orderCertificate } from "./order.ts";
-import { type CertificateStatus, createRenewal } from "./renewal.ts";
-import { createAcmeSession } from "./session.ts";
+import { certificateId, fetchRenewalInfo } from "./renewal-info.ts";
+import { type CertificateStatus, createRenewal, type RenewalOptions } from "./renewal.ts";
+import { type AcmeSession, createAcmeSession } from "./session.ts";
 
 export interface AcmeDeps extends Pick<Composition, "clock" | "log" | "metrics" | "onClose"> {
   readonly config: Pick<Config, "acme" | "stateDir">;
@@ -43,7 +44,7 @@ export async function composeAcme(deps: AcmeDeps, acme: AcmeConfig): Promise<Com
   const renewal = createRenewal({
     certificates: wantedCertificates(config),
     renewBeforeMs: acme.renewBeforeDays && acme.renewBeforeDays * DAY_MS,
-    issue: issuer(acme, {
+    ...createClient(acme, {
       accountKey: await secrets.acmeAccountKey(acme.directoryUrl),
       challenges,
       clock,
@@ -77,40 +78,54 @@ export async function composeAcme(deps: AcmeDeps, acme: AcmeConfig): Promise<Com
   };
 }
 
-interface IssuerDeps {
+interface ClientDeps {
   readonly accountKey: Es256Key;
   readonly challenges: PendingChallenges;
   readonly clock: () => number;
   readonly signal: AbortSignal;
 }
 
-/** Each order has a session of its own: they are months apart. */
-function issuer(
-  acme: AcmeConfig,
-  { accountKey, challenges, clock, signal }: IssuerDeps,
-): (wanted: WantedCertificate) => Promise<IssuedCertificate> {
+type Client = Pick<RenewalOptions, "issue" | "renewalInfo">;
+
+/** Each time a session of its own: they are hours or months apart. */
+function createClient(acme: AcmeConfig, deps: ClientDeps): Client {
+  const { accountKey, challenges, clock, signal } = deps;
+  const { contact, directoryUrl } = acme;
   const ca = acme.caFile === undefined ? undefined : readSetting("caFile", acme.caFile);
   const external = externalAccountOf(acme);
-  return async ({ keyType, names }) => {
+
+  async function inSession<T>(action: (session: AcmeSession) => Promise<T>): Promise<T> {
     signal.throwIfAborted();
-    const { directoryUrl } = acme;
     const session = createAcmeSession({ directoryUrl, ca, accountKey, clock, signal });
     try {
-      const { contact } = acme;
-      const account = await openAccount({ session, key: accountKey, contact, external });
-      return await orderCertificate({
-        account,
-        names,
-        keyType,
-        challengeType: acme.challenge,
-        pending: challenges,
-        clock,
-        wait: async (ms) => sleep(ms, undefined, { signal }),
-      });
+      return await action(session);
     } finally {
       session.close();
     }
+  }
+
+  return {
+    renewalInfo: ({ file }) =>
+      inSession(async (session) => fetchRenewalInfo(session, readFileSync(file, "utf8"), clock())),
+    issue: ({ file, keyType, names }, isFirst) =>
+      inSession(async (session) =>
+        orderCertificate({
+          account: await openAccount({ session, key: accountKey, contact, external }),
+          names,
+          keyType,
+          // A server that does not know the old one would refuse each order: said once.
+          replaces: isFirst && readKept(file, names) ? certificateIdIn(file) : undefined,
+          challengeType: acme.challenge,
+          pending: challenges,
+          clock,
+          wait: async (ms) => sleep(ms, undefined, { signal }),
+        }),
+      ),
   };
+}
+
+function certificateIdIn(file: string): string | undefined {
+  return certificateId(readFileSync(file, "utf8"));
 }
 
 function externalAccountOf({

@@ -9,12 +9,15 @@ import type { AcmeAccount } from "./account.ts";
 import type { PendingChallenges } from "./challenges.ts";
 import { newCertificationRequest } from "./csr.ts";
 import { type IssuedCertificate, verifyIssued } from "./issued.ts";
+import { RENEWAL_INFO } from "./renewal-info.ts";
 import { jsonOf, memberOf, problemWord, retryAfterSeconds, unavailable } from "./problem.ts";
 
 export interface OrderOptions extends AcmeCertificateConfig {
   readonly account: AcmeAccount;
   readonly challengeType: AcmeChallengeType;
   readonly pending: PendingChallenges;
+  /** {@link certificateId} of the one that this one is for, told to servers that ask for it (RFC 9773 §5). */
+  readonly replaces?: string | undefined;
   /** Unix milliseconds. */
   readonly clock: () => number;
   /** Rejects where the service stops. */
@@ -36,7 +39,11 @@ export async function orderCertificate(options: OrderOptions): Promise<IssuedCer
   const { account, keyType, names } = options;
   const { kid, session } = account;
   const identifiers = names.map((value) => ({ type: "dns", value }));
-  const made = await session.post(await session.resource("newOrder"), { kid }, { identifiers });
+  const made = await session.post(
+    await session.resource("newOrder"),
+    { kid },
+    { identifiers, ...(await replacement(options)) },
+  );
   const orderUrl = session.urlIn(made.headers.location);
   const order = jsonOf(made.body);
   for (const url of urlsIn(memberOf(order, "authorizations"), names.length)) {
@@ -54,6 +61,14 @@ export async function orderCertificate(options: OrderOptions): Promise<IssuedCer
   if (statusOf(issued) !== "valid") throw orderFailed(issued);
   const { body } = await session.post(session.urlIn(memberOf(issued, "certificate")), { kid });
   return verifyIssued(body, key, names, options.clock());
+}
+
+async function replacement({
+  account,
+  replaces,
+}: OrderOptions): Promise<{ readonly replaces?: string }> {
+  if (replaces === undefined) return {};
+  return (await account.session.find(RENEWAL_INFO)) === undefined ? {} : { replaces };
 }
 
 /** @returns one URL for each name at the most, for an order is about no more */

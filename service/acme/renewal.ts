@@ -8,12 +8,17 @@ import type { Outcome } from "../metrics.ts";
 import type { WantedCertificate } from "./files.ts";
 import { type IssuedCertificate, keepIssued, readKept, type Validity } from "./issued.ts";
 import { reasonOf } from "./problem.ts";
+import type { RenewalInfo } from "./renewal-info.ts";
+import { askAgainMs, firstAskMs, renewAtMs, retryMs, shortestMs } from "./schedule.ts";
 
 export interface RenewalOptions {
   readonly certificates: readonly WantedCertificate[];
   /** Without it, a third of the certificate's life. */
   readonly renewBeforeMs?: number | undefined;
-  readonly issue: (wanted: WantedCertificate) => Promise<IssuedCertificate>;
+  /** @param isFirst false where the same was tried before in vain */
+  readonly issue: (wanted: WantedCertificate, isFirst: boolean) => Promise<IssuedCertificate>;
+  /** When the server would have the kept one renewed. */
+  readonly renewalInfo: (wanted: WantedCertificate) => Promise<RenewalInfo | undefined>;
   /** Calls back once a new certificate is on disk. */
   readonly onIssued: () => void;
   readonly observe: (outcome: Outcome, wanted: WantedCertificate, reason?: string) => void;
@@ -47,36 +52,26 @@ interface Tracked {
   kept: Validity | undefined;
   unwritten: IssuedCertificate | undefined;
   nextMs: number;
+  /** When the server is asked what it suggests. */
+  askMs: number;
   failures: number;
   reason: string | undefined;
 }
 
-const DEFAULT_SHARE = 1 / 3;
-/** A setting that is longer than the certificate's life must not make it renewed all the time. */
-const LARGEST_SHARE = 1 / 2;
-/** Edges that were started together do not renew together. */
-const JITTER_SHARE = 1 / 10;
-const FIRST_RETRY_MS = 60_000;
-/** After a refusal: of failed validations, servers allow some five an hour. */
-const FIRST_REFUSED_RETRY_MS = 300_000;
-const MAX_RETRY_MS = 6 * 3_600_000;
-
 export function createRenewal(options: RenewalOptions): Renewal {
   const { certificates, clock, issue, observe, onIssued, random } = options;
-  const tracked = certificates.map((wanted): Tracked => {
-    const kept = readKept(wanted.file, wanted.names);
-    const nextMs = kept === undefined ? clock() : renewAtMs(kept, options);
-    return { wanted, kept, unwritten: undefined, nextMs, failures: 0, reason: undefined };
-  });
+  const tracked = certificates.map((wanted) => track(wanted, options));
+  const renewalOf = (kept: Validity): number => renewAtMs(kept, options.renewBeforeMs, random());
 
   async function attempt(one: Tracked): Promise<void> {
     try {
       // Servers allow few certificates for the same names a week: one that could not be written is not ordered anew.
-      const issued = (one.unwritten ??= await issue(one.wanted));
+      const issued = (one.unwritten ??= await issue(one.wanted, one.failures === 0));
       await keepIssued(one.wanted.file, issued);
       one.unwritten = undefined;
       one.kept = issued;
-      one.nextMs = renewAtMs(issued, options);
+      one.nextMs = Math.max(renewalOf(issued), clock() + shortestMs(issued));
+      one.askMs = clock() + firstAskMs(random());
       one.failures = 0;
       one.reason = undefined;
       onIssued();
@@ -89,9 +84,22 @@ export function createRenewal(options: RenewalOptions): Renewal {
     }
   }
 
+  /** RFC 9773: only ever makes a renewal earlier, and leaves the waits after failures alone. */
+  async function ask(one: Tracked): Promise<void> {
+    // That there is no answer now is no failure: the certificate is good, and its own time will come.
+    const info = await options.renewalInfo(one.wanted).catch(() => undefined);
+    one.askMs = clock() + askAgainMs(info);
+    if (info === undefined) return;
+    const suggestedMs = info.startMs + Math.floor((info.endMs - info.startMs) * random());
+    one.nextMs = Math.min(one.nextMs, suggestedMs);
+  }
+
   let running: Promise<void> | undefined;
   async function lookAtAll(): Promise<void> {
-    for (const one of tracked) if (one.nextMs <= clock()) await attempt(one);
+    for (const one of tracked) {
+      if (one.failures === 0 && one.kept !== undefined && one.askMs <= clock()) await ask(one);
+      if (one.nextMs <= clock()) await attempt(one);
+    }
   }
   return {
     look: () =>
@@ -102,21 +110,20 @@ export function createRenewal(options: RenewalOptions): Renewal {
   };
 }
 
-function renewAtMs(
-  { notAfterMs, notBeforeMs }: Validity,
-  { random, renewBeforeMs }: Pick<RenewalOptions, "random" | "renewBeforeMs">,
-): number {
-  const lifeMs = notAfterMs - notBeforeMs;
-  const beforeMs = Math.min(renewBeforeMs ?? lifeMs * DEFAULT_SHARE, lifeMs * LARGEST_SHARE);
-  return Math.floor(notAfterMs - beforeMs * (1 + JITTER_SHARE * random()));
-}
-
-function retryMs(error: unknown, failures: number, jitter: number): number {
-  const isRefusal = isStileError(error) && error.code !== "SERVICE_ACME_UNAVAILABLE";
-  const firstMs = isRefusal ? FIRST_REFUSED_RETRY_MS : FIRST_RETRY_MS;
-  const backOffMs = Math.min(MAX_RETRY_MS, firstMs * 2 ** (failures - 1));
-  const askedMs = ((isStileError(error) && error.retryAfterSeconds) || 0) * 1_000;
-  return Math.floor(Math.max(askedMs, backOffMs) * (1 + JITTER_SHARE * jitter));
+function track(
+  wanted: WantedCertificate,
+  { clock, random, renewBeforeMs }: RenewalOptions,
+): Tracked {
+  const kept = readKept(wanted.file, wanted.names);
+  return {
+    wanted,
+    kept,
+    unwritten: undefined,
+    nextMs: kept === undefined ? clock() : renewAtMs(kept, renewBeforeMs, random()),
+    askMs: clock() + firstAskMs(random()),
+    failures: 0,
+    reason: undefined,
+  };
 }
 
 function statusOf({ kept, nextMs, reason, wanted }: Tracked, nowMs: number): CertificateStatus {

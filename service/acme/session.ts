@@ -24,6 +24,10 @@ export interface AcmeSessionOptions {
 export interface AcmeSession {
   /** A URL of the directory (§7.1.1), such as `newOrder`. @throws `SERVICE_ACME_UNAVAILABLE` */
   readonly resource: (name: string) => Promise<string>;
+  /** The same of what a server need not have: undefined where it has it not. */
+  readonly find: (name: string) => Promise<string | undefined>;
+  /** What is public. @throws `SERVICE_ACME_UNAVAILABLE`, `SERVICE_ACME_REFUSED` */
+  readonly get: (url: string) => Promise<ExchangeAnswer>;
   /**
    * A signed POST; without a payload POST-as-GET (§6.3). An answer of success, hostile in every part.
    * @param as of the account's URL, or of its bare key where there is no account yet (§6.2)
@@ -65,13 +69,20 @@ export function createAcmeSession(options: AcmeSessionOptions): AcmeSession {
     return url.href;
   }
 
+  async function get(url: string): Promise<ExchangeAnswer> {
+    const answer = await ask("GET", url);
+    if (answer.status !== 200) throw refusalOf(answer, clock());
+    return answer;
+  }
+
+  async function find(name: string): Promise<string | undefined> {
+    directory ??= jsonOf((await get(directoryUrl)).body);
+    const url = memberOf(directory, name);
+    return url === undefined ? undefined : urlIn(url);
+  }
+
   async function resource(name: string): Promise<string> {
-    if (directory === undefined) {
-      const answer = await ask("GET", directoryUrl);
-      if (answer.status !== 200) throw refusalOf(answer, clock());
-      directory = jsonOf(answer.body);
-    }
-    return urlIn(memberOf(directory, name));
+    return (await find(name)) ?? urlIn(undefined);
   }
 
   async function takeNonce(): Promise<string> {
@@ -94,7 +105,7 @@ export function createAcmeSession(options: AcmeSessionOptions): AcmeSession {
     }
   }
 
-  return { resource, post, urlIn, close: () => agent.destroy() };
+  return { resource, find, get, post, urlIn, close: () => agent.destroy() };
 }
 
 /** One request; any answer that comes may bring a nonce for the next one (§6.5.1). */

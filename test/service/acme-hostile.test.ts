@@ -1,6 +1,7 @@
 /** An ACME server that is hostile, broken or out of reach: each answer is bounded, and nobody else is asked. */
+import { execFileSync } from "node:child_process";
 import { generateKeyPairSync } from "node:crypto";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -8,10 +9,15 @@ import { openAccount } from "../../service/acme/account.ts";
 import { createPendingChallenges } from "../../service/acme/challenges.ts";
 import { type IssuedCertificate, verifyIssued } from "../../service/acme/issued.ts";
 import { orderCertificate } from "../../service/acme/order.ts";
-import { createRenewal, type Renewal } from "../../service/acme/renewal.ts";
-import { createAcmeSession } from "../../service/acme/session.ts";
-import { isStileError, StileError } from "../../wire/index.ts";
-import { type AcmeServer, type Script, startAcmeServer } from "../support/acme-server.ts";
+import { certificateId, fetchRenewalInfo } from "../../service/acme/renewal-info.ts";
+import { type AcmeSession, createAcmeSession } from "../../service/acme/session.ts";
+import { isStileError } from "../../wire/index.ts";
+import {
+  type AcmeServer,
+  type Script,
+  type ScriptedAnswer,
+  startAcmeServer,
+} from "../support/acme-server.ts";
 import { codeOf } from "../support/reject.ts";
 import { type TestCertificates, testCertificates } from "../support/tls-edge.ts";
 
@@ -37,20 +43,33 @@ afterAll(async () => {
   files.remove();
 });
 
-async function order(
-  script: Script,
-  { directoryUrl = `${server.origin}/directory`, ca = files.ca } = {},
-): Promise<IssuedCertificate> {
+interface Asked {
+  readonly directoryUrl?: string;
+  readonly ca?: string;
+  readonly replaces?: string;
+}
+
+function newSession({ directoryUrl, ca }: Asked = {}): AcmeSession {
+  return createAcmeSession({
+    directoryUrl: directoryUrl ?? `${server.origin}/directory`,
+    ca: ca ?? files.ca,
+    accountKey,
+    clock: Date.now,
+    signal: new AbortController().signal,
+  });
+}
+
+async function order(script: Script, asked: Asked = {}): Promise<IssuedCertificate> {
   server.script(script);
   victim.script({});
   waits = 0;
-  const { signal } = new AbortController();
-  const session = createAcmeSession({ directoryUrl, ca, accountKey, clock: Date.now, signal });
+  const session = newSession(asked);
   try {
     return await orderCertificate({
       account: await openAccount({ session, key: accountKey, contact: [] }),
       names: ["localhost"],
       keyType: "ecdsa",
+      replaces: asked.replaces,
       challengeType: "http-01",
       pending: await createPendingChallenges(pendingDir, Date.now),
       clock: Date.now,
@@ -205,6 +224,92 @@ describe("an ACME server", () => {
   });
 });
 
+describe("Retry-After of an ACME server", () => {
+  it("is read in both forms, bounded, and supposed where a limit is said without it", async () => {
+    const limited = async (headers: Record<string, string>): Promise<number> => {
+      const script = { "/new-order": problem("rateLimited", headers, 429) };
+      const refused: unknown = await order(script).catch((cause: unknown) => cause);
+      return isStileError(refused, "SERVICE_ACME_REFUSED") ? (refused.retryAfterSeconds ?? 0) : -1;
+    };
+    expect(await limited({ "retry-after": "7200" })).toBe(7_200);
+    expect(await limited({})).toBe(3_600);
+    expect(await limited({ "retry-after": "soon" })).toBe(3_600);
+    expect(await limited({ "retry-after": "999999999" })).toBe(7 * 86_400);
+    const date = new Date(Date.now() + 5_000_000).toUTCString();
+    expect(Math.abs((await limited({ "retry-after": date })) - 5_000)).toBeLessThan(10);
+  });
+});
+
+describe("renewal information (RFC 9773)", () => {
+  const withInfo = (): Script => ({
+    "/directory": {
+      body: Object.fromEntries(
+        [
+          ["newNonce", "/nonce"],
+          ["newAccount", "/account"],
+          ["newOrder", "/new-order"],
+          ["renewalInfo", "/renewal-info"],
+        ].map(([name, path]) => [name, `${server.origin}${path}`]),
+      ),
+    },
+  });
+  const replaces = "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE";
+  const ordered = (): unknown => server.payloads["/new-order"];
+
+  it("has the order say what it replaces, at servers that ask for it and at no other", async () => {
+    await order(withInfo(), { replaces }).catch(() => undefined);
+    expect(ordered()).toEqual({ identifiers: [{ type: "dns", value: "localhost" }], replaces });
+    await order(withInfo()).catch(() => undefined);
+    expect(ordered()).not.toHaveProperty("replaces");
+    await order({}, { replaces }).catch(() => undefined);
+    expect(ordered()).not.toHaveProperty("replaces");
+  });
+
+  it("is asked for by the identifier that the RFC gives, and believed only where it makes sense", async () => {
+    const authority = "DER:3016801469885B6B87464041E1B37B847BA0AE2CDE01C8D4";
+    const extension = ["-addext", `authorityKeyIdentifier=${authority}`];
+    const serial = ["-set_serial", "0x87654321", "-subj", "/CN=a", "-keyout", "/dev/null"];
+    const made = ["req", "-x509", "-nodes", "-newkey", "rsa:2048", ...serial, ...extension];
+    const pem = execFileSync("openssl", made, { stdio: ["ignore", "pipe", "ignore"] }).toString();
+    expect(certificateId(pem)).toBe(replaces);
+    const path = `/renewal-info/${replaces}`;
+    const ask = async (answer: ScriptedAnswer): Promise<unknown> => {
+      server.script({ ...withInfo(), [path]: answer });
+      const session = newSession();
+      try {
+        return await fetchRenewalInfo(session, pem, Date.now());
+      } catch (error) {
+        return isStileError(error) ? error.code : error;
+      } finally {
+        session.close();
+      }
+    };
+    const suggestedWindow = { start: "2026-01-02T04:00:00Z", end: "2026-01-03T04:00:00Z" };
+    const headers = { "retry-after": "21600" };
+    expect(await ask({ headers, body: { suggestedWindow } })).toEqual({
+      startMs: Date.parse(suggestedWindow.start),
+      endMs: Date.parse(suggestedWindow.end),
+      retryAfterSeconds: 21_600,
+    });
+    expect(server.asked).toEqual(["/directory", path]);
+    for (const body of [
+      {},
+      { suggestedWindow: { ...suggestedWindow, end: suggestedWindow.start } },
+      { suggestedWindow: { start: "soon", end: "later" } },
+      { suggestedWindow: { start: 1 } },
+      "x",
+    ]) {
+      expect(await ask({ body })).toBeUndefined();
+    }
+    expect(await ask({ status: 404 })).toBe("SERVICE_ACME_REFUSED");
+    server.script({ [path]: { body: { suggestedWindow } } });
+    const session = newSession();
+    expect(await fetchRenewalInfo(session, pem, Date.now())).toBeUndefined();
+    session.close();
+    expect(server.asked).toEqual(["/directory"]);
+  });
+});
+
 describe("a certificate from an ACME server", () => {
   const read = (file: string): string => readFileSync(file, "utf8");
   const verify = (body: string, names = ["localhost"], nowMs = Date.now()): IssuedCertificate =>
@@ -230,115 +335,5 @@ describe("a certificate from an ACME server", () => {
     expect(pem.match(/BEGIN PRIVATE KEY/g)).toHaveLength(1);
     expect(pem).toContain(read(files.keyFile).trim());
     expect(pem).not.toContain("hello");
-  });
-});
-
-describe("renewal", () => {
-  const dir = mkdtempSync(join(tmpdir(), "stile-renewal-"));
-  afterAll(() => rmSync(dir, { recursive: true }));
-
-  /** Fails in the ways that are given, one after the other. */
-  function failing(errors: readonly unknown[]): { renewal: Renewal; clock: { nowMs: number } } {
-    const clock = { nowMs: Date.parse("2026-01-01T00:00:00Z") };
-    const left = [...errors];
-    const wanted = { names: ["a.example"], keyType: "ecdsa", file: join(dir, "none.pem") } as const;
-    const renewal = createRenewal({
-      certificates: [wanted],
-      issue: () => Promise.reject(left.shift()),
-      onIssued: () => undefined,
-      observe: () => undefined,
-      clock: () => clock.nowMs,
-      random: () => 0,
-    });
-    return { renewal, clock };
-  }
-  /** Seconds from each attempt to the next. */
-  async function waitsAfter(errors: readonly unknown[]): Promise<number[]> {
-    const { clock, renewal } = failing(errors);
-    const seconds: number[] = [];
-    for (let count = 0; count < errors.length; count += 1) {
-      await renewal.look();
-      const nextMs = Date.parse(renewal.status()[0]?.nextAttempt ?? "");
-      seconds.push((nextMs - clock.nowMs) / 1_000);
-      clock.nowMs = nextMs;
-    }
-    return seconds;
-  }
-  const error = (code: "SERVICE_ACME_UNAVAILABLE" | "SERVICE_ACME_REFUSED", after?: number) =>
-    new StileError(code, "x", after === undefined ? {} : { retryAfterSeconds: after });
-
-  it("comes back later after each failure, up to six hours", async () => {
-    const unavailable = Array.from({ length: 11 }, () => error("SERVICE_ACME_UNAVAILABLE"));
-    expect(await waitsAfter(unavailable)).toEqual([
-      60, 120, 240, 480, 960, 1_920, 3_840, 7_680, 15_360, 21_600, 21_600,
-    ]);
-    const refused = Array.from({ length: 3 }, () => error("SERVICE_ACME_REFUSED"));
-    expect(await waitsAfter(refused)).toEqual([300, 600, 1_200]);
-    expect(await waitsAfter([new Error("SECRET")])).toEqual([60]);
-    const { renewal } = failing([new Error("SECRET")]);
-    await renewal.look();
-    expect(renewal.status()[0]).toMatchObject({ state: "missing", reason: "internal" });
-  });
-
-  it("never comes before the server's Retry-After, however it says it", async () => {
-    expect(await waitsAfter([error("SERVICE_ACME_REFUSED", 86_400)])).toEqual([86_400]);
-    expect(await waitsAfter([error("SERVICE_ACME_REFUSED", 1)])).toEqual([300]);
-    const limited = async (headers: Record<string, string>): Promise<number> => {
-      const script = { "/new-order": problem("rateLimited", headers, 429) };
-      const refused: unknown = await order(script).catch((cause: unknown) => cause);
-      return isStileError(refused, "SERVICE_ACME_REFUSED") ? (refused.retryAfterSeconds ?? 0) : -1;
-    };
-    expect(await limited({ "retry-after": "7200" })).toBe(7_200);
-    expect(await limited({})).toBe(3_600);
-    expect(await limited({ "retry-after": "soon" })).toBe(3_600);
-    expect(await limited({ "retry-after": "999999999" })).toBe(7 * 86_400);
-    const date = new Date(Date.now() + 5_000_000).toUTCString();
-    expect(Math.abs((await limited({ "retry-after": date })) - 5_000)).toBeLessThan(10);
-  });
-
-  it("orders nothing anew where a certificate cannot be written: it keeps that and tries to write it", async () => {
-    const folder = join(dir, "gone");
-    const file = join(folder, "a.pem");
-    let orders = 0;
-    let nowMs = Date.now();
-    const renewal = createRenewal({
-      certificates: [{ names: ["localhost"], keyType: "ecdsa", file }],
-      issue: () => {
-        orders += 1;
-        const chain = readFileSync(files.certificateFile);
-        return Promise.resolve(
-          verifyIssued(chain, readFileSync(files.keyFile, "utf8"), ["localhost"], nowMs),
-        );
-      },
-      onIssued: () => undefined,
-      observe: () => undefined,
-      clock: () => nowMs,
-      random: () => 0,
-    });
-    await renewal.look();
-    expect(renewal.status()[0]).toMatchObject({ state: "missing", reason: "internal" });
-    mkdirSync(folder);
-    nowMs = Date.parse(renewal.status()[0]?.nextAttempt ?? "");
-    await renewal.look();
-    expect(renewal.status()[0]?.state).toBe("valid");
-    expect([orders, readFileSync(file, "utf8").includes("PRIVATE KEY")]).toEqual([1, true]);
-  });
-
-  it("makes one attempt at a time", async () => {
-    let attempts = 0;
-    const renewal = createRenewal({
-      certificates: [{ names: ["a.example"], keyType: "ecdsa", file: join(dir, "none.pem") }],
-      issue: async () => {
-        attempts += 1;
-        await new Promise((resolve) => setImmediate(resolve));
-        throw error("SERVICE_ACME_REFUSED");
-      },
-      onIssued: () => undefined,
-      observe: () => undefined,
-      clock: () => 0,
-      random: () => 0.5,
-    });
-    await Promise.all([renewal.look(), renewal.look(), renewal.look()]);
-    expect(attempts).toBe(1);
   });
 });

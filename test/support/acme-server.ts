@@ -21,6 +21,8 @@ export interface AcmeServer {
   readonly origin: string;
   /** Paths that were asked for, in order. */
   readonly asked: string[];
+  /** What was last posted to a path, out of its JWS. */
+  readonly payloads: Readonly<Record<string, unknown>>;
   /** Replaces what it does by itself. */
   readonly script: (script: Script) => void;
   readonly close: () => Promise<void>;
@@ -54,6 +56,7 @@ export async function startAcmeServer(files: TestCertificates): Promise<AcmeServ
   const [cert, key] = [files.certificateFile, files.keyFile].map((file) => readFileSync(file));
   const asked: string[] = [];
   let script: Script = {};
+  const payloads: Record<string, unknown> = {};
   let nonces = 0;
   const server = createServer({ cert, key }, (request, response) => {
     const path = request.url ?? "";
@@ -65,7 +68,10 @@ export async function startAcmeServer(files: TestCertificates): Promise<AcmeServ
       headers = {},
       body = "",
     } = typeof answer === "function" ? answer(before) : answer;
-    request.resume().once("end", () => {
+    const parts: Buffer[] = [];
+    request.on("data", (part: Buffer) => parts.push(part));
+    request.once("end", () => {
+      if (parts.length > 0) payloads[path] = payloadIn(Buffer.concat(parts).toString());
       // With the directory, none has to come.
       const nonce = path === "/directory" ? {} : { "replay-nonce": `nonce-${(nonces += 1)}` };
       response.writeHead(status, { ...nonce, ...headers });
@@ -79,6 +85,7 @@ export async function startAcmeServer(files: TestCertificates): Promise<AcmeServ
   return {
     origin,
     asked,
+    payloads,
     script: (changes) => {
       asked.length = 0;
       script = { ...own, ...changes };
@@ -89,4 +96,9 @@ export async function startAcmeServer(files: TestCertificates): Promise<AcmeServ
         server.closeAllConnections();
       }),
   };
+}
+
+function payloadIn(jws: string): unknown {
+  const { payload } = JSON.parse(jws) as { payload: string };
+  return payload === "" ? "" : JSON.parse(Buffer.from(payload, "base64url").toString());
 }
