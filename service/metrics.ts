@@ -6,7 +6,14 @@ import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom
 import type { ErrorCode } from "../wire/index.ts";
 
 /** How a request was admitted. */
-export type AdmittedBy = "clearance" | "token" | "repeat" | "open" | "monitor" | "adaptive-open";
+export type AdmittedBy =
+  | "clearance"
+  | "token"
+  | "repeat"
+  | "open"
+  | "agent"
+  | "monitor"
+  | "adaptive-open";
 /** A code of the project, or one of the two outcomes that have none. */
 export type Outcome = ErrorCode | "OK" | "INTERNAL";
 
@@ -17,15 +24,19 @@ interface CertificateMetrics {
   readonly certificateNotAfter: Gauge<"name" | "key">;
 }
 
-export interface Metrics extends CertificateMetrics {
-  readonly registry: Registry;
+interface EdgeMetrics {
   readonly admissions: Counter<"by">;
   /** `rule`: names of the configuration, or `default`. */
   readonly ruleVerdicts: Counter<"rule" | "verdict">;
   readonly challenges: Counter<"reason">;
+  readonly agentSignatures: Counter<"outcome">;
   /** `host`: of the configuration. In the mode adaptive. */
   readonly adaptiveChallenging: Gauge<"host">;
   readonly adaptiveTransitions: Counter<"host" | "why">;
+}
+
+export interface Metrics extends CertificateMetrics, EdgeMetrics {
+  readonly registry: Registry;
   readonly attestations: Counter<"step" | "outcome">;
   readonly tokenRequests: Counter<"outcome">;
   readonly tokensIssued: Counter;
@@ -50,23 +61,7 @@ export function createMetrics(): Metrics {
   const { counter, gauge, histogram } = makers;
   return {
     registry,
-    admissions: counter("admissions_total", "admitted requests", ["by"]),
-    ruleVerdicts: counter(
-      "rule_verdicts_total",
-      "requests by rule that were open, block, ambiguous, or forwarded, not challenged: monitor, adaptive-open",
-      ["rule", "verdict"],
-    ),
-    challenges: counter("challenges_total", "challenged requests by the code of the refusal", [
-      "reason",
-    ]),
-    adaptiveChallenging: gauge("adaptive_challenging", "1 while the mode adaptive challenges", [
-      "host",
-    ]),
-    adaptiveTransitions: counter(
-      "adaptive_transitions_total",
-      "changes of the mode adaptive: to open (calm), or to challenging, by what passed its threshold",
-      ["host", "why"],
-    ),
+    ...edgeMetrics(makers),
     attestations: counter("attestations_total", "attestation steps by outcome", [
       "step",
       "outcome",
@@ -104,6 +99,31 @@ interface Makers {
   readonly counter: <T extends string>(name: string, help: string, labelNames: T[]) => Counter<T>;
   readonly gauge: <T extends string>(name: string, help: string, labelNames: T[]) => Gauge<T>;
   readonly histogram: (name: string, help: string, buckets: number[]) => Histogram;
+}
+
+function edgeMetrics({ counter, gauge }: Makers): EdgeMetrics {
+  return {
+    admissions: counter("admissions_total", "admitted requests", ["by"]),
+    ruleVerdicts: counter(
+      "rule_verdicts_total",
+      "requests by rule that were open, block, ambiguous, or forwarded, not challenged: monitor, adaptive-open",
+      ["rule", "verdict"],
+    ),
+    challenges: counter("challenges_total", "challenged requests by the code of the refusal", [
+      "reason",
+    ]),
+    adaptiveChallenging: gauge("adaptive_challenging", "1 while the mode adaptive challenges", [
+      "host",
+    ]),
+    adaptiveTransitions: counter(
+      "adaptive_transitions_total",
+      "changes of the mode adaptive: to open (calm), or to challenging, by what passed its threshold",
+      ["host", "why"],
+    ),
+    agentSignatures: counter("agent_signatures_total", "message signatures that rules asked for", [
+      "outcome",
+    ]),
+  };
 }
 
 function certificateMetrics({ counter, gauge }: Makers): CertificateMetrics {

@@ -49,3 +49,4 @@ export type { HealthCheckOptions } from "./upstreams/health-check.ts";
 export { createUpstreamTls, type UpstreamTls } from "./upstreams/tls-client.ts";
 export type { UpstreamEvent, UpstreamSettings } from "./upstreams/upstream.ts";
 export { createUpstreams, type Upstreams, type UpstreamsOptions } from "./upstreams/upstreams.ts";
+export { watchFiles, type WatchedFiles } from "./watched-files.ts";

@@ -146,6 +146,15 @@ export const ERROR_CODES = {
   SERVICE_ACME_CERTIFICATE_INVALID:
     "the certificate that the ACME server issued is not what was asked for",
   SERVICE_TOKEN_REQUIRED: "a token is required and none was sent",
+  SERVICE_SIGNATURE_MALFORMED: "a message signature (RFC 9421) is not in its required form",
+  SERVICE_SIGNATURE_KEY_UNKNOWN:
+    "a message signature names no key that is known here, or another tag",
+  SERVICE_SIGNATURE_INCOMPLETE:
+    "a message signature does not cover what it must, or covers what the request does not have",
+  SERVICE_SIGNATURE_NOT_FRESH: "a message signature is too old, of the future, expired or undated",
+  SERVICE_SIGNATURE_INVALID: "a message signature does not verify over this request",
+  SERVICE_SIGNATURE_REPLAYED:
+    "a message signature was used before, or too many were to remember another",
 } as const;
 
 /** One of the codes of {@link ERROR_CODES}. Codes are stable: they are never renamed or reused. */

@@ -1,6 +1,7 @@
 /** Settings of the edge's admission rules (docs/edge-rules.md). */
 import { Type } from "typebox";
 import { edgeAdaptiveSettings } from "./edge-adaptive.ts";
+import { edgeAgentSettings } from "./edge-agents.ts";
 
 /** What becomes of a request that a rule matches. */
 export type EdgeAction = "open" | "token" | "block";
@@ -14,6 +15,7 @@ export interface EdgeRuleConfig {
   readonly paths?: readonly string[];
   readonly methods?: readonly string[];
   readonly networks?: readonly string[];
+  readonly agents?: readonly string[];
 }
 
 const closed = { additionalProperties: false } as const;
@@ -41,12 +43,14 @@ const edgeRule = Type.Object(
       "networks of the connection's other end: 192.0.2.0/24, 2001:db8::/32",
       "^[0-9a-fA-F:./]+$",
     ),
+    agents: some("names of edge.agents, one of which has signed the request", "^."),
   },
   closed,
 );
 
 export const edgeRuleSettings: {
   readonly adaptive: typeof edgeAdaptiveSettings;
+  readonly agents: typeof edgeAgentSettings;
   readonly mode: Type.TUnsafe<EdgeMode>;
   readonly rules: Type.TUnsafe<readonly EdgeRuleConfig[]>;
 } = {
@@ -58,6 +62,7 @@ export const edgeRuleSettings: {
     default: "enforce",
   }),
   adaptive: edgeAdaptiveSettings,
+  agents: edgeAgentSettings,
   rules: Type.Unsafe<readonly EdgeRuleConfig[]>(
     Type.Array(edgeRule, {
       description: "what needs a token; the first rule that matches decides",

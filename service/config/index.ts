@@ -1,6 +1,7 @@
 /** Configuration: one schema, one parse, one frozen object. */
 export type { EdgeAdaptiveConfig } from "./edge-adaptive.ts";
 export type { AcmeCertificateConfig, AcmeChallengeType, AcmeConfig, AcmeKeyType } from "./acme.ts";
+export type { EdgeAgentConfig } from "./edge-agents.ts";
 export type { EdgeAction, EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";
 export { loadConfig } from "./load.ts";
 export { checkConfig, configSchema } from "./schema.ts";

@@ -2,6 +2,7 @@
 
 import type { EdgeAdaptiveConfig } from "./edge-adaptive.ts";
 import type { AcmeConfig } from "./acme.ts";
+import type { EdgeAgentConfig } from "./edge-agents.ts";
 import type { EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";
 import type { ExtAuthzConfig } from "./ext-authz.ts";
 import type { PlainHttpConfig } from "./plain-http.ts";
@@ -62,6 +63,7 @@ export interface EdgeConfig extends UpstreamsConfig {
   readonly mode: EdgeMode;
   /** Of the mode adaptive. */
   readonly adaptive?: EdgeAdaptiveConfig;
+  readonly agents: readonly EdgeAgentConfig[];
   readonly rules: readonly EdgeRuleConfig[];
   readonly redemptionContext: RedemptionContextSetting;
   readonly windowSeconds: number;

@@ -36,6 +36,8 @@ export type AdmissionDecision =
       readonly kind: "admitted";
       readonly by: AdmittedBy;
       readonly clearance?: GrantedClearance | undefined;
+      /** Name of the agent whose signature admitted it. */
+      readonly agent?: string | undefined;
     }
   | {
       readonly kind: "challenged";

@@ -24,6 +24,7 @@ import { normalHost } from "./host.ts";
 import { composePage } from "../web/compose.ts";
 import { registerEdgeRoutes } from "./routes.ts";
 import { checkExtAuthz, listenExtAuthz } from "./ext-authz/compose.ts";
+import { type Agents, openAgents } from "./signatures/agents.ts";
 import { compileRules, type EdgeRules } from "./rules.ts";
 import { composeUpstreams, timesOf } from "./upstreams.ts";
 
@@ -80,6 +81,7 @@ export async function composeEdge(
     await listenExtAuthz(composition, edge.extAuthz.listen, asked);
   }
   const adaptive = composeAdaptive(composition, edge);
+  const agents = composeAgents(composition, edge);
   const shared = {
     hosts: edge.hosts,
     cors: createCors(edge.cors.origins),
@@ -89,6 +91,7 @@ export async function composeEdge(
     gate: createGate({ rules, mode: edge.mode, adaptive, admission, metrics }),
     ...(adaptive === undefined ? {} : { adaptive }),
     ...(page === undefined ? {} : { page }),
+    ...(agents === undefined ? {} : { agents }),
   };
   const handler = createEdgeHandler({
     ...shared,
@@ -109,6 +112,16 @@ function composeAdaptive(composition: Composition, edge: EdgeConfig): Adaptive |
   const adaptive = createAdaptive({ settings: edge.adaptive, hosts, clock, log, metrics });
   onClose(() => adaptive.close());
   return adaptive;
+}
+
+function composeAgents(composition: Composition, edge: EdgeConfig): Agents | undefined {
+  if (edge.agents.length === 0) return undefined;
+  const { clock, config, log, metrics, onClose, onReload } = composition;
+  const pollMs = config.tls.reloadSeconds * 1_000;
+  const agents = openAgents({ agents: edge.agents, pollMs, clock, log, metrics });
+  onClose(() => agents.close());
+  onReload(() => agents.reload());
+  return agents;
 }
 
 function composeClearance({ clock, config, secrets }: Composition, edge: EdgeConfig): Clearance {
@@ -190,7 +203,8 @@ function checkEdge(edge: EdgeConfig, hasProxies: boolean): void {
 
 function rulesOf(edge: EdgeConfig): EdgeRules {
   try {
-    return compileRules(edge.rules, edge.hosts);
+    const agents = edge.agents.map(({ name }) => name);
+    return compileRules(edge.rules, edge.hosts, agents);
   } catch (cause) {
     if (cause instanceof RangeError) throw invalid(`edge.rules: ${cause.message}`, cause);
     throw cause;

@@ -30,6 +30,7 @@ import {
   isOwnPath,
   judgedRequest,
 } from "./request-facts.ts";
+import type { Agents } from "./signatures/agents.ts";
 import type { TrustedProxies } from "./trusted-proxies.ts";
 
 export interface EdgeFastPathOptions {
@@ -42,6 +43,7 @@ export interface EdgeFastPathOptions {
   readonly clock: () => number;
   readonly adaptive?: Adaptive;
   readonly page?: PageFor;
+  readonly agents?: Agents;
 }
 
 type Challenged = Extract<AdmissionDecision, { kind: "challenged" }>;
@@ -61,7 +63,7 @@ export function createEdgeFastPath(options: EdgeFastPathOptions): FastPath {
     const facts = factsOfHead(head, socket);
     try {
       const request = (): AdmissionRequest => admissionRequest(facts, host);
-      const decision = await options.gate(judgedRequest(facts, host), request);
+      const decision = await options.gate(judgedRequest(facts, host, options.agents), request);
       if (decision.kind === "challenged") {
         return { kind: "answer", answer: challenge(options, head, decision) };
       }

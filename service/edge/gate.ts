@@ -68,12 +68,13 @@ export function createGate({ adaptive, admission, metrics, mode, rules }: GateOp
   }
 
   return async (judged, request) => {
-    const { action, rule } = rules.judge(judged);
-    if (action === "token") return byToken(rule, request());
+    const { action, isByAgent, rule } = rules.judge(judged);
+    if (action === "token") return withReason(await byToken(rule, request()), judged);
     metrics.ruleVerdicts.inc({ rule, verdict: action });
     if (action !== "open") throw refusalOf(action);
-    metrics.admissions.inc({ by: "open" });
-    return { kind: "admitted", by: "open" };
+    const by = isByAgent ? "agent" : "open";
+    metrics.admissions.inc({ by });
+    return { kind: "admitted", by, ...(isByAgent ? { agent: judged.signature?.agent() } : {}) };
   };
 }
 
@@ -87,6 +88,14 @@ async function decideOrNot(
     if (isStileError(error)) return undefined;
     throw error;
   }
+}
+
+/** Who sent a signature and no token is told what is wrong with the signature. */
+function withReason(decision: AdmissionDecision, { signature }: JudgedRequest): AdmissionDecision {
+  const error = signature?.error();
+  const isUnsaid =
+    decision.kind === "challenged" && isStileError(decision.error, "SERVICE_TOKEN_REQUIRED");
+  return isUnsaid && error !== undefined ? { ...decision, error } : decision;
 }
 
 /** In a mode that challenges nobody, or nobody now. */

@@ -25,6 +25,7 @@ import {
   judgedRequest,
   type RequestFacts,
 } from "./request-facts.ts";
+import type { Agents } from "./signatures/agents.ts";
 import type { TrustedProxies } from "./trusted-proxies.ts";
 
 type Challenged = Extract<AdmissionDecision, { kind: "challenged" }>;
@@ -40,6 +41,7 @@ export interface EdgeOptions {
   readonly proxies: TrustedProxies;
   readonly cors: Cors;
   readonly adaptive?: Adaptive;
+  readonly agents?: Agents;
   readonly page?: PageFor;
 }
 
@@ -111,11 +113,11 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
 }
 
 function askGate(
-  { gate }: EdgeOptions,
+  { agents, gate }: EdgeOptions,
   facts: RequestFacts,
   host: string,
 ): Promise<AdmissionDecision> {
-  return gate(judgedRequest(facts, host), () => admissionRequest(facts, host));
+  return gate(judgedRequest(facts, host, agents), () => admissionRequest(facts, host));
 }
 
 function challenge(

@@ -7,6 +7,7 @@ import type { AdmissionDecision, AdmissionRequest } from "./admission.ts";
 import { credentialsForUpstream } from "./credentials.ts";
 import { networkOf } from "./host.ts";
 import type { JudgedRequest } from "./rules.ts";
+import type { Agents } from "./signatures/agents.ts";
 import type { TrustedProxies } from "./trusted-proxies.ts";
 
 export interface RequestFacts {
@@ -14,6 +15,8 @@ export interface RequestFacts {
   readonly target: string;
   /** The value of a header, by its name in lower case. */
   readonly field: (name: string) => string | undefined;
+  /** Every line of a header in order, by its name in lower case. */
+  readonly lines: (name: string) => readonly string[];
   readonly socket: Socket;
   /** As {@link TrustedProxies} tells it. */
   readonly clientAddress: string | undefined;
@@ -44,6 +47,7 @@ export function factsOf(request: IncomingMessage, proxies: TrustedProxies): Requ
     method,
     target: url,
     field,
+    lines: (name) => linesOf(request.rawHeaders, name),
     socket,
     clientAddress,
     isProxied: proxies.isProxied(request),
@@ -51,10 +55,16 @@ export function factsOf(request: IncomingMessage, proxies: TrustedProxies): Requ
 }
 
 /** Of a client that is connected itself. */
-export function factsOfHead({ fields, method, target }: RequestHead, socket: Socket): RequestFacts {
+export function factsOfHead(head: RequestHead, socket: Socket): RequestFacts {
+  const { fields, method, rawHeaders, target } = head;
   const { remoteAddress: clientAddress } = socket;
   const field = (name: string): string | undefined => fields.get(name);
-  return { method, target, field, socket, clientAddress, isProxied: false };
+  const lines = (name: string): readonly string[] => linesOf(rawHeaders, name);
+  return { method, target, field, lines, socket, clientAddress, isProxied: false };
+}
+
+function linesOf(rawHeaders: readonly string[], name: string): string[] {
+  return rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase() === name);
 }
 
 /** Nothing of the request is still to come once its head is there. */
@@ -68,13 +78,16 @@ export function isOwnPath(target: string): boolean {
   return OWN_PATHS.has(path) || OWN_PREFIXES.some((prefix) => path.startsWith(prefix));
 }
 
-export function judgedRequest(facts: RequestFacts, host: string): JudgedRequest {
+/** @param agents without them, the request counts as unsigned */
+export function judgedRequest(facts: RequestFacts, host: string, agents?: Agents): JudgedRequest {
+  const { lines, method, target } = facts;
   return {
     host,
     method: facts.method,
     target: facts.target,
     remoteAddress: facts.clientAddress,
     isMethodOverridden: METHOD_OVERRIDES.some((name) => facts.field(name) !== undefined),
+    signature: agents?.signatureOf({ authority: host, method, target, lines }),
   };
 }
 
@@ -103,6 +116,7 @@ export function forwardedHeaders(facts: RequestFacts, decision: Admitted): Forwa
   const { clientAddress, field } = facts;
   const remove: string[] = [];
   const requestHeaders: [string, string][] = [["Stile-Admission", decision.by]];
+  if (decision.agent !== undefined) requestHeaders.push(["Stile-Agent", decision.agent]);
   const sent = { authorization: field("authorization"), cookie: field("cookie") };
   const kept = credentialsForUpstream(sent);
   if (sent.cookie !== undefined) {

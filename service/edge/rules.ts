@@ -13,6 +13,7 @@ import {
   parseNetwork,
   readAddress,
 } from "../../tls/index.ts";
+import type { RequestSignature } from "./signatures/agents.ts";
 import { foldPath, isBelow, isPlainPath, pathEnd, readingsOf } from "./request-path.ts";
 
 /** `ambiguous`: no rule can be trusted to match as the upstream reads it; refused. */
@@ -20,6 +21,8 @@ export interface Verdict {
   readonly action: EdgeAction | "ambiguous";
   /** Name of the rule, or `default`. One of a closed set. */
   readonly rule: string;
+  /** It matched by who signed the request. */
+  readonly isByAgent: boolean;
 }
 
 /** What rules go by. Every string but the host is hostile. */
@@ -32,6 +35,8 @@ export interface JudgedRequest {
   readonly remoteAddress: string | undefined;
   /** A header that some upstreams take another method from is present. */
   readonly isMethodOverridden: boolean;
+  /** Looked at for rules with `agents` only. */
+  readonly signature?: RequestSignature | undefined;
 }
 
 export interface EdgeRules {
@@ -44,12 +49,17 @@ interface CompiledRule {
   readonly hosts: ReadonlySet<string> | undefined;
   readonly methods: ReadonlySet<string> | undefined;
   readonly networks: readonly Network[] | undefined;
+  readonly agents: ReadonlySet<string> | undefined;
   readonly exact: readonly string[] | undefined;
   readonly folded: readonly string[] | undefined;
 }
 
-const DEFAULT: Verdict = Object.freeze({ action: "token", rule: "default" });
-const AMBIGUOUS: Verdict = Object.freeze({ action: "ambiguous", rule: "default" });
+const DEFAULT: Verdict = Object.freeze({ action: "token", rule: "default", isByAgent: false });
+const AMBIGUOUS: Verdict = Object.freeze({
+  action: "ambiguous",
+  rule: "default",
+  isByAgent: false,
+});
 const STRICTNESS: Readonly<Record<Verdict["action"], number>> = {
   open: 0,
   token: 1,
@@ -61,9 +71,13 @@ const STRICTNESS: Readonly<Record<Verdict["action"], number>> = {
 export function compileRules(
   configured: readonly EdgeRuleConfig[],
   servedHosts: readonly string[],
+  agents: readonly string[] = [],
 ): EdgeRules {
+  const unnamed = agents.find((agent) => !configured.some((rule) => rule.agents?.includes(agent)));
+  if (unnamed !== undefined) throw new RangeError(`no rule names the agent ${unnamed}`);
+  if (new Set(agents).size !== agents.length) throw new RangeError("two agents have one name");
   const served: ReadonlySet<string> = new Set(servedHosts.map((host) => normalHost(host)));
-  const rules = configured.map((rule) => compileRule(rule, served));
+  const rules = configured.map((rule) => compileRule(rule, served, agents));
   const names = new Set(rules.map(({ verdict }) => verdict.rule));
   if (names.has(DEFAULT.rule)) throw new RangeError("a rule must not be named default");
   if (names.size !== rules.length) throw new RangeError("two rules have one name");
@@ -74,9 +88,9 @@ export function compileRules(
 
   function first(request: JudgedRequest, text: string, end: number, isFolded: boolean): Verdict {
     for (const rule of rules) {
-      if (isMatch(rule, request, address) && isPathMatch(rule, text, end, isFolded)) {
-        return rule.verdict;
-      }
+      const isOutside = isMatch(rule, request, address) && isPathMatch(rule, text, end, isFolded);
+      // Last: whatever else does not match spares the signature, which is good for one use.
+      if (isOutside && isAgentMatch(rule, request)) return rule.verdict;
     }
     return DEFAULT;
   }
@@ -114,6 +128,12 @@ function isMatch(rule: CompiledRule, request: JudgedRequest, address: Uint8Array
   return false;
 }
 
+function isAgentMatch({ agents }: CompiledRule, { signature }: JudgedRequest): boolean {
+  if (agents === undefined) return true;
+  const agent = signature?.agent();
+  return agent !== undefined && agents.has(agent);
+}
+
 function isPathMatch(rule: CompiledRule, text: string, end: number, isFolded: boolean): boolean {
   const prefixes = isFolded ? rule.folded : rule.exact;
   if (prefixes === undefined) return true;
@@ -121,14 +141,26 @@ function isPathMatch(rule: CompiledRule, text: string, end: number, isFolded: bo
   return false;
 }
 
-function compileRule(rule: EdgeRuleConfig, served: ReadonlySet<string>): CompiledRule {
+function compileRule(
+  rule: EdgeRuleConfig,
+  served: ReadonlySet<string>,
+  agents: readonly string[],
+): CompiledRule {
+  if (rule.agents?.every((agent) => agents.includes(agent)) === false) {
+    throw new RangeError(`${rule.name}: an agent is not one of edge.agents`);
+  }
   const hosts = rule.hosts?.map((host) => normalHost(host));
   if (hosts?.some((host) => !served.has(host)) === true) {
     throw new RangeError(`${rule.name}: a host is not one of edge.hosts`);
   }
   const exact = rule.paths?.map((path) => prefixOf(rule.name, path));
   return {
-    verdict: Object.freeze({ action: rule.action, rule: rule.name }),
+    verdict: Object.freeze({
+      action: rule.action,
+      rule: rule.name,
+      isByAgent: rule.agents !== undefined,
+    }),
+    agents: rule.agents && new Set(rule.agents),
     hosts: hosts && new Set(hosts),
     methods: rule.methods && new Set(rule.methods),
     networks: rule.networks?.map((network) => networkOfRule(rule.name, network)),
