@@ -15,6 +15,7 @@ const config: ViteUserConfig = mergeConfig(
         "test/service/webauthn.test.ts",
         "test/interop/go.test.ts",
         "test/interop/envoy.test.ts",
+        "test/interop/h2spec.test.ts",
       ],
       exclude: ["node_modules/**"],
       env: {

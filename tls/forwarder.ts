@@ -1,7 +1,7 @@
 /**
  * Forwards admitted requests to HTTP/1.1 upstreams: bodies are streamed both ways with back-pressure,
  * heads are rebuilt from their parsed fields, and nothing is retried that could have had an effect.
- * Trailers are not forwarded. Admission has been decided before; nothing here decides.
+ * Admission has been decided before; nothing here decides.
  */
 import {
   type ClientRequest,
@@ -16,6 +16,7 @@ import { isStileError, StileError } from "../wire/index.ts";
 import { type ForwardedHeader, forwardedHeadersOf } from "./forwarded-headers.ts";
 import { Http2Response } from "./h2/response.ts";
 import { requestHeadersToForward, responseHeadersToForward } from "./header-hygiene.ts";
+import { responseTrailers, takesTrailers } from "./trailers.ts";
 import {
   createFastPath,
   createUnderWay,
@@ -155,6 +156,7 @@ async function forward(
   const { options } = parts;
   const body = requestBodyOf(request, options.maxBodyBytes);
   const headers = [...upstreamHeaders(options, request, extra), ...framingHeaders(request, body)];
+  if (takesTrailers(request)) headers.push("TE", "trailers", "Connection", "keep-alive, TE");
   const client = { socket: request.socket, address: extra.clientAddress };
   const attempts = new Attempts(
     options.upstreams,
@@ -343,6 +345,9 @@ async function passOn(
   // The rest of a body that nobody reads would be taken for the next request.
   if (!request.complete) headers.push("Connection", "close");
   response.writeHead(answer.statusCode ?? 502, answer.statusMessage ?? "", headers);
+  if (takesTrailers(request)) {
+    answer.once("end", () => response.addTrailers(responseTrailers(answer.rawTrailers)));
+  }
   await pipeline(answer, response);
 }
 

@@ -5,6 +5,7 @@
 import type { ClientRequest, IncomingMessage } from "node:http";
 import { Transform } from "node:stream";
 import { StileError } from "../wire/index.ts";
+import { requestTrailers } from "./trailers.ts";
 
 /** What a request says of its body. */
 export type RequestBody =
@@ -36,6 +37,10 @@ export function sendBody(
       bytes += chunk.length;
       if (bytes > body.maxBytes) done(bodyTooLarge());
       else done(null, chunk);
+    },
+    flush: (done) => {
+      if (body.kind === "chunked") upstream.addTrailers(requestTrailers(request.rawTrailers));
+      done();
     },
   });
   cap.once("error", onError);

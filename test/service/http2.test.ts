@@ -1,5 +1,6 @@
 /** The edge over HTTP/2: what clients are asked, what admits them, and what the upstream learns of it. */
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
 import type { ClientHttp2Session, OutgoingHttpHeaders } from "node:http2";
 import type { TLSSocket } from "node:tls";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -104,6 +105,31 @@ describe("a client with a token", () => {
     other.destroy();
     expect((await target.get("/", { authorization })).status).toBe(401);
     expect(target.upstream.hits()).toBe(before + 3);
+  });
+});
+
+describe("a WebSocket", () => {
+  it("is challenged, and opened for an admitted client", async () => {
+    const connect = async (headers: OutgoingHttpHeaders): Promise<unknown> => {
+      const stream = session.request(
+        { ":method": "CONNECT", ":protocol": "websocket", ":path": "/", ...headers },
+        { endStream: false },
+      );
+      stream.on("error", () => undefined);
+      const [received] = (await once(stream, "response")) as [unknown];
+      stream.close();
+      return received;
+    };
+    const before = target.upstream.hits();
+    expect(await connect({})).toMatchObject({
+      ":status": 401,
+      "www-authenticate": expect.stringContaining("PrivateToken"),
+    });
+    expect(target.upstream.hits()).toBe(before);
+    // The demo upstream opens none, and answers.
+    const authorization = await target.mint();
+    expect(await connect({ authorization })).toMatchObject({ ":status": 200 });
+    expect(target.upstream.hits()).toBe(before + 1);
   });
 });
 

@@ -28,7 +28,7 @@ export class Http2Response extends Writable {
   statusMessage = "";
   readonly #stream: ServerHttp2Stream;
   readonly #headers = new Map<string, OutgoingHttpHeader>();
-  #trailers: OutgoingHttpHeaders | undefined;
+  readonly #trailers: Record<string, string[]> = {};
   #isBodyless = false;
   #isLeft = false;
   #isWaiting = false;
@@ -37,7 +37,7 @@ export class Http2Response extends Writable {
     super({ decodeStrings: true });
     this.req = request;
     this.#stream = stream;
-    stream.on("wantTrailers", () => stream.sendTrailers(this.#trailers ?? {}));
+    stream.on("wantTrailers", () => stream.sendTrailers(this.#trailers));
     stream.once("close", () => {
       this.#isLeft = !this.destroyed;
       this.destroy();
@@ -89,8 +89,8 @@ export class Http2Response extends Writable {
   }
 
   /** Before the end; they are sent where the client said that it takes them. */
-  addTrailers(trailers: OutgoingHttpHeaders): void {
-    this.#trailers = trailers;
+  addTrailers(trailers: readonly (readonly [name: string, value: string])[]): void {
+    for (const [name, value] of trailers) (this.#trailers[name.toLowerCase()] ??= []).push(value);
   }
 
   writeContinue(): void {

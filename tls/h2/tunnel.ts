@@ -2,7 +2,7 @@
  * The stream of an extended CONNECT (RFC 8441) in place of the socket that an HTTP/1.1 upgrade leaves: bytes both
  * ways once it was answered. Its abrupt end resets the stream.
  */
-import type { ServerHttp2Stream } from "node:http2";
+import { constants, type ServerHttp2Stream } from "node:http2";
 import { Duplex } from "node:stream";
 import { resetStream } from "./reset.ts";
 
@@ -20,7 +20,10 @@ export class Http2Tunnel extends Duplex {
     this.webSocketKey = webSocketKey;
     this.#stream = stream;
     this.#onContent = onContent;
-    stream.once("end", () => this.push(null));
+    stream.once("end", () => {
+      // A reset is an end, too, but none to pass on.
+      if (stream.rstCode === constants.NGHTTP2_NO_ERROR) this.push(null);
+    });
     stream.once("close", () => this.destroy());
   }
 

@@ -72,6 +72,7 @@ const LEFT_TO_NODE: ReadonlySet<string> = new Set([
   "expect",
   "http2-settings",
   "proxy-connection",
+  "te",
   "trailer",
   "transfer-encoding",
   "upgrade",
