@@ -69,10 +69,28 @@ describe("a client with a token", () => {
           (error, stdout) => resolve(error ?? stdout),
         ),
       );
-      expect(answer).toMatch(version === "--http1.1" ? /200 1\.1 0$/ : /200 (?:1\.1|2) 0$/);
+      expect(answer).toMatch(version === "--http1.1" ? /200 1\.1 0$/ : /200 2 0$/);
       expect(target.upstream.hits()).toBe(before + 1);
     },
   );
+
+  it.skipIf(isMissing("nghttp"))("is admitted when it is nghttp", async () => {
+    const header = `authorization: ${await target.mint()}`;
+    const text = await said("nghttp", ["-v", "-y", "-H", header, "-d", caFile, `${target.url}/`]);
+    expect(text).toContain("The negotiated protocol: h2");
+    expect(text).toMatch(/:status: 200/);
+    expect(text).toContain("SETTINGS_ENABLE_CONNECT_PROTOCOL(0x08):1");
+    expect(text).toContain('"stile-admission": "token"');
+  });
+
+  it.skipIf(isMissing("h2load"))("is answered a thousand times when it is h2load", async () => {
+    const answer = await target.get("/", { authorization: await target.mint() });
+    const cookie = answer.headers["set-cookie"]?.[0]?.split(";")[0] ?? "";
+    const load = ["-n", "1000", "-c", "4", "-m", "25", "-H", `cookie: ${cookie}`];
+    const text = await said("h2load", [...load, `${target.url}/`]);
+    expect(text).toContain("1000 succeeded, 0 failed, 0 errored");
+    expect(text).toContain("status codes: 1000 2xx");
+  });
 
   it.skipIf(isMissing("gnutls-cli"))("is admitted when it is GnuTLS", async () => {
     const text = await gnutls("NORMAL", getWith(await target.mint()));
@@ -103,8 +121,11 @@ describe("a client with a token", () => {
         ignoreHTTPSErrors: true,
         extraHTTPHeaders: headers,
       });
-      const answer = await (await context.newPage()).goto(`${target.url}/`);
+      const page = await context.newPage();
+      const answer = await page.goto(`${target.url}/`);
       expect(answer?.status()).toBe(200);
+      const protocol = 'performance.getEntriesByType("navigation")[0].nextHopProtocol';
+      expect(await page.evaluate(protocol)).toBe("h2");
       expect(await answer?.securityDetails()).toMatchObject({ protocol: "TLS 1.3" });
     } finally {
       await browser.close();
