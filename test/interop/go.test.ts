@@ -12,16 +12,32 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createTokenClient } from "../../tokens/client/index.ts";
 import {
   createChallenger,
+  createExpirationPolicy,
+  createIssuer,
+  createKeyRing,
   createRedeemer,
+  DEFAULT_BATCH_LIMITS,
   encodeAmortizedBatchTokenRequest,
   encodeTokenRequest,
+  type Issuer,
+  latestExpiration,
   MEDIA_TYPE_AMORTIZED_BATCH_REQUEST,
   MEDIA_TYPE_TOKEN_REQUEST,
   MEDIA_TYPE_TOKEN_RESPONSE,
+  type Redeemer,
 } from "../../tokens/index.ts";
+import { generatePartiallyBlindRsaKey } from "../../tokens/partially-blind-rsa/index.ts";
 import type { VoprfTokenType } from "../../tokens/voprf/index.ts";
 import { codeOfAsync } from "../support/reject.ts";
-import { crypto, memorySpentStore, testClock, testKey } from "../tokens/fixtures.ts";
+import {
+  crypto,
+  memorySpentStore,
+  START_MS,
+  testClock,
+  type TestKey,
+  testKey,
+} from "../tokens/fixtures.ts";
+import { metadataSigner } from "../tokens/metadata-fixtures.ts";
 import { mixedIssuer, mixedSigner, random, voprfKey, voprfOf } from "../tokens/voprf-fixtures.ts";
 
 const GO = process.env["STILE_GO"] ?? "/usr/local/go/bin/go";
@@ -171,4 +187,67 @@ describe.skipIf(program === undefined)("an issuer in Go", () => {
       expect(voprf.verifyResponse(publicKey, blinded, response)).toBe(false);
     },
   );
+});
+
+describe.skipIf(program === undefined)("type 0xDA7A in Go", () => {
+  const grid = { precisionSeconds: 3_600, maxLifetimeSeconds: 7_200 };
+  const metadata = latestExpiration(grid, START_MS);
+  let key: TestKey;
+
+  beforeAll(async () => {
+    const { privateKey, publicKeySpki, tokenKeyId } = await generatePartiallyBlindRsaKey();
+    const record = { ...testKey().record, tokenType: 0xda7a, publicKeySpki, tokenKeyId };
+    key = { privateKey, record };
+  }, BUILD_MS);
+
+  const pieces = (): { tokenKey: Uint8Array; issuer: Issuer; redeemer: Redeemer } => {
+    const ring = createKeyRing({ records: [key.record], clock });
+    const metadataPolicy = createExpirationPolicy({ ...grid, clock });
+    const limits = DEFAULT_BATCH_LIMITS;
+    const shared = { keyRing: ring, metadataPolicy };
+    const signer = metadataSigner(key);
+    const spentStore = memorySpentStore();
+    return {
+      tokenKey: key.record.publicKeySpki,
+      issuer: createIssuer({ ...shared, signer, limits, batchConcurrency: 1 }),
+      redeemer: createRedeemer({
+        ...shared,
+        challenger,
+        spentStore,
+        crypto,
+        clock,
+        repeatWindowMs: 0,
+      }),
+    };
+  };
+  const digest = (): Uint8Array => crypto.sha256(challenger.challenge(scope, 0xda7a));
+
+  it("gets a token that both sides take, with its own metadata alone", async () => {
+    const { issuer, redeemer, tokenKey } = pieces();
+    const made = await ask({ op: "metadata-request", tokenKey, digest: digest(), metadata });
+    const { body } = await issuer.issue(MEDIA_TYPE_TOKEN_REQUEST, bytesOf(made.body));
+    const { tokens = [] } = await ask({ op: "metadata-finish", id: made.id, body });
+    const token = bytesOf(tokens[0]);
+    const verify = async (other: Uint8Array): Promise<boolean> =>
+      (await ask({ op: "metadata-verify", tokenKey, body: token, metadata: other })).valid;
+    expect(await verify(metadata)).toBe(true);
+    expect(await verify(metadata.subarray(1))).toBe(false);
+    const redemption = { token, extensions: metadata, scope };
+    expect(await redeemer.redeem(redemption)).toMatchObject({ outcome: "fresh" });
+  });
+
+  it("signs under our key, of safe primes as it wants them, byte for byte as we do", async () => {
+    const { issuer, redeemer, tokenKey } = pieces();
+    const made = await ask({ op: "metadata-request", tokenKey, digest: digest(), metadata });
+    const pkcs8 = Uint8Array.from(key.privateKey.export({ format: "der", type: "pkcs8" }));
+    const request = { op: "metadata-issue", key: pkcs8, tokenKey, body: bytesOf(made.body) };
+    const theirs = await ask(request);
+    expect(theirs.error).toBeUndefined();
+    const ours = await issuer.issue(MEDIA_TYPE_TOKEN_REQUEST, bytesOf(made.body));
+    expect(bytesOf(theirs.body)).toEqual(ours.body);
+    const finish = { op: "metadata-finish", id: made.id, body: bytesOf(theirs.body) };
+    const token = bytesOf((await ask(finish)).tokens?.[0]);
+    const redemption = { token, extensions: metadata, scope };
+    expect(await redeemer.redeem(redemption)).toMatchObject({ outcome: "fresh" });
+  });
 });

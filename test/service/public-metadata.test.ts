@@ -5,7 +5,6 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { ExchangeAnswer } from "../../service/agent/exchange.ts";
 import { checkConfig } from "../../service/config/index.ts";
-import { openKeystore } from "../../service/keystore/index.ts";
 import {
   encodeExtendedTokenRequest,
   encodeExtensions,
@@ -22,24 +21,13 @@ import { encodeBase64Url, isStileError } from "../../wire/index.ts";
 import { type AttestedDevice, openAttestedDevice } from "../support/attested-device.ts";
 import { problemIn, startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
 import { sharedMissing } from "../support/shared.ts";
-import { libraryRequest, metadataKey } from "../tokens/metadata-fixtures.ts";
+import { storeMetadataKey } from "../support/metadata-key.ts";
+import { libraryRequest } from "../tokens/metadata-fixtures.ts";
 
 const TYPE = 0xda7a;
 const HOUR = 3_600;
-const WEEK_MS = 7 * 86_400_000;
 /** One for each request that is tried: a refused one costs none. */
 const ALLOWANCE = 4;
-
-/** A key that is there already: on a busy machine two safe primes take half a minute. */
-async function storeKey(dir: string): Promise<void> {
-  const passphrase = Buffer.from(randomBytes(32).toString("base64url"));
-  writeFileSync(join(dir, "passphrase"), passphrase);
-  const keystore = await openKeystore({ dir: join(dir, "state", "issuer-keys"), passphrase });
-  const { privateKey, record } = metadataKey();
-  const at = Date.now();
-  const life = { publishedAtMs: at, notBeforeMs: at, retireAtMs: at + WEEK_MS };
-  await keystore.save({ ...record, ...life, destroyAtMs: at + 2 * WEEK_MS }, privateKey);
-}
 
 describe.skipIf(sharedMissing)("a sidecar with public metadata", () => {
   let target: TestSidecar;
@@ -47,7 +35,11 @@ describe.skipIf(sharedMissing)("a sidecar with public metadata", () => {
 
   beforeAll(async () => {
     target = await startTestSidecar({
-      prepare: storeKey,
+      prepare: async (dir) => {
+        const passphrase = Buffer.from(randomBytes(32).toString("base64url"));
+        writeFileSync(join(dir, "passphrase"), passphrase);
+        await storeMetadataKey(join(dir, "state"), passphrase);
+      },
       attester: { allowance: { tokens: ALLOWANCE, windowSeconds: 86_400 } },
       edge: { redemptionContext: "none", clearanceSeconds: 0 },
       issuer: {

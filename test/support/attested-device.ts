@@ -12,8 +12,12 @@ export interface AttestedDevice {
   readonly close: () => Promise<void>;
 }
 
-/** By the clock of the sidecar. */
-export async function openAttestedDevice(target: TestSidecar): Promise<AttestedDevice> {
+/** By the clock of the sidecar, or of the attester. */
+export async function openAttestedDevice(
+  target: Pick<TestSidecar, "ca" | "dir" | "post" | "url"> & {
+    readonly clock: Pick<TestSidecar["clock"], "offsetMs">;
+  },
+): Promise<AttestedDevice> {
   const clock = (): number => Date.now() + target.clock.offsetMs;
   const random = (length: number): Uint8Array => Uint8Array.from(randomBytes(length));
   const folder = join(target.dir, "manufacturer");

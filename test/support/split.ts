@@ -43,6 +43,10 @@ export interface Split {
 export interface SplitSettings {
   /** Further settings of the section `issuer`. */
   readonly issuer?: object;
+  /** Settings of the section `issuer` at the issuer and at the edge. */
+  readonly tokens?: object;
+  /** Puts into the folder what is to be there before they start. */
+  readonly prepare?: (dir: string) => Promise<void>;
   /** Names of the edge beside its own. */
   readonly edgeHosts?: readonly string[];
 }
@@ -67,6 +71,7 @@ export async function startSplit(
   const url = (role: SplitRole): string => `https://localhost:${ports[role]}`;
   const sections: Readonly<Record<SplitRole, object>> = {
     edge: {
+      issuer: { ...settings.tokens },
       edge: {
         hosts: [`localhost:${ports.edge}`, ...(settings.edgeHosts ?? [])],
         issuerName: `localhost:${ports.issuer}`,
@@ -86,6 +91,7 @@ export async function startSplit(
     issuer: {
       issuer: {
         attesters: [{ name: "ours", certificateSha256: [certificate.sha256], tokensPerMinute }],
+        ...settings.tokens,
         ...settings.issuer,
       },
     },
@@ -120,6 +126,7 @@ export async function startSplit(
     await sidecar?.stop();
   }
 
+  await settings.prepare?.(dir);
   // The issuer first: an edge does not start without keys.
   for (const role of ["issuer", "attester", "edge"] as const) await startRole(role);
   return {

@@ -32,6 +32,9 @@ type command struct {
 	Count     int
 	ID        int
 	Body      []byte
+	// Of type 0xDA7A: encoded Extensions, and a PKCS #8 key.
+	Metadata []byte
+	Key      []byte
 }
 
 type answer struct {
@@ -97,7 +100,7 @@ func run(c command) (answer, error) {
 	case "verify":
 		return verify(c)
 	}
-	return answer{}, errors.New("unknown op")
+	return runWithMetadata(c)
 }
 
 func suiteOf(tokenType uint16) oprf.Suite {

@@ -1,0 +1,105 @@
+/** Type 0xDA7A with edge, attester and issuer apart: the edge follows its keys and holds no secret of them. */
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { exchange, type ExchangeAnswer } from "../../service/agent/exchange.ts";
+import {
+  encodeExtendedTokenRequest,
+  encodeExtensions,
+  expirationExtension,
+  type Extension,
+  formatAuthorization,
+  latestExpiration,
+  MEDIA_TYPE_TOKEN_REQUEST,
+  parseExtendedTokenRequest,
+  parseExtensions,
+  parseWwwAuthenticate,
+  type ReceivedChallenge,
+} from "../../tokens/index.ts";
+import { encodeUtf8 } from "../../wire/index.ts";
+import { type AttestedDevice, openAttestedDevice } from "../support/attested-device.ts";
+import { storeMetadataKey } from "../support/metadata-key.ts";
+import { sharedMissing } from "../support/shared.ts";
+import { problemIn } from "../support/sidecar.ts";
+import { type Split, startSplit } from "../support/split.ts";
+import { libraryRequest } from "../tokens/metadata-fixtures.ts";
+
+const TYPE = 0xda7a;
+const DAY = 86_400;
+const TOKENS = {
+  tokenTypes: [TYPE, 2],
+  publicMetadata: { expirationPrecisionSeconds: DAY, maxLifetimeSeconds: 2 * DAY },
+};
+const GRID = { precisionSeconds: DAY, maxLifetimeSeconds: 2 * DAY };
+
+describe.skipIf(sharedMissing)("three sidecars with public metadata", () => {
+  let split: Split;
+  let device: AttestedDevice;
+
+  beforeAll(async () => {
+    split = await startSplit(100, {
+      tokens: TOKENS,
+      prepare: (dir) => storeMetadataKey(join(dir, "issuer"), encodeUtf8("a passphrase for tests")),
+    });
+    const { ca, clock, dir } = split;
+    const url = split.url("attester");
+    const post = (
+      path: string,
+      body: string | Uint8Array,
+      headers: Record<string, string> = {},
+    ): Promise<ExchangeAnswer> =>
+      exchange({ url: `${url}${path}`, method: "POST", headers, body: Buffer.from(body), ca });
+    device = await openAttestedDevice({ ca, clock, dir, post, url });
+  });
+  afterAll(async () => {
+    await device.close();
+    await split.stop();
+  });
+
+  const atEdge = (headers: Record<string, string> = {}): Promise<ExchangeAnswer> =>
+    exchange({ url: `${split.url("edge")}/`, method: "GET", headers, ca: split.ca });
+
+  async function challenged(): Promise<ReceivedChallenge> {
+    const answer = await atEdge();
+    const received = parseWwwAuthenticate(answer.headers["www-authenticate"] ?? "");
+    expect(received.map(({ tokenChallenge }) => tokenChallenge.tokenType)).toEqual([TYPE, 2]);
+    return received[0]!;
+  }
+
+  async function authorization(extensions: Uint8Array): Promise<string> {
+    const { challenge, tokenKey } = await challenged();
+    const wanted = parseExtensions(extensions).extensions;
+    const { body, client } = await libraryRequest(challenge, tokenKey!, wanted);
+    const answer = await device.request(MEDIA_TYPE_TOKEN_REQUEST, body);
+    expect(answer.status).toBe(200);
+    const response = client.deserializeTokenResponse(Uint8Array.from(answer.body));
+    return formatAuthorization((await client.finalize(response)).serialize(), extensions);
+  }
+
+  it("admit, and the edge goes on with the keys it has seen when the issuer is gone", async () => {
+    const extensions = latestExpiration(GRID, Date.now());
+    const [first, second] = [await authorization(extensions), await authorization(extensions)];
+    expect((await atEdge({ authorization: first })).status).toBe(200);
+    expect((await atEdge({ authorization: first })).status).toBe(401);
+    await split.stopRole("edge");
+    await split.stopRole("issuer");
+    await split.startRole("edge");
+    expect((await atEdge({ authorization: second })).status).toBe(200);
+    await split.startRole("issuer");
+  });
+
+  it("tell the device when the issuer refuses its metadata", async () => {
+    const { challenge, tokenKey } = await challenged();
+    const days = BigInt(Math.floor(Date.now() / 1_000 / DAY));
+    const timestamp = (days + 4n) * BigInt(DAY);
+    const late: Extension = expirationExtension({ timestamp, timestampPrecision: BigInt(DAY) });
+    const { body } = await libraryRequest(challenge, tokenKey!, [late]);
+    const answer = await device.request(MEDIA_TYPE_TOKEN_REQUEST, body);
+    expect([answer.status, problemIn(answer).type]).toEqual([
+      422,
+      "urn:stile:problem:token-metadata-refused",
+    ]);
+    const { request } = parseExtendedTokenRequest(body);
+    const cut = encodeExtendedTokenRequest(request, encodeExtensions([late]).subarray(0, -1));
+    expect((await device.request(MEDIA_TYPE_TOKEN_REQUEST, cut)).status).toBe(422);
+  });
+});
