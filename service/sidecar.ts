@@ -171,7 +171,7 @@ async function listen(
   parts: ComposedRoles,
   at: ListenAt,
 ): Promise<Pick<Sidecar, "port" | "operatorAddress" | "reloadCertificates">> {
-  const { app, config, metrics, onClose, proxies } = composition;
+  const { app, config, metrics, onClose } = composition;
   let ready = false;
   const acme = config.acme && (await composeAcme(composition, config.acme));
   const operator = await startOperatorListener({
@@ -188,7 +188,7 @@ async function listen(
     ticketKeys,
     unknownName: config.tls.unknownName,
     limits: listenerLimits(config),
-    front: composeFront(config, proxies),
+    front: composeFront(composition),
     handler: parts.handler.handle,
     upgrade: parts.handler.upgrade,
     ...(config.tls.http2

@@ -21,6 +21,8 @@ interface OpenConnection {
 export interface Connections {
   /** Undefined once the connection is node:http's, or closed. */
   readonly setFast: (socket: Duplex, fast: FastConnection | undefined) => void;
+  /** A connection that is passed on undecrypted, and lasts until it ends or the deadline of a drain. */
+  readonly setForwarded: (raw: Socket) => void;
   /** The TCP connection below one that is still in its handshake. */
   readonly rawOf: (socket: Socket) => Socket | undefined;
   /** True once the handshake is complete. */
@@ -54,8 +56,7 @@ export function trackConnections(
     const raw = rawOf(socket);
     if (raw === undefined || !handshaking.delete(raw)) socket.destroy();
     else onSecure(socket, raw);
-    open.set(socket, { answers: new Set(), upgraded: false, fast: undefined });
-    socket.once("close", () => open.delete(socket));
+    keepOpen(open, socket, false);
     if (cutsIdle) socket.destroy();
   });
   trackAnswers(server, open, { isDraining: () => draining, cutsIdle: () => cutsIdle });
@@ -71,6 +72,9 @@ export function trackConnections(
       const connection = open.get(socket);
       if (connection !== undefined) connection.fast = fast;
       if (draining) fast?.endAfterAnswer();
+    },
+    setForwarded: (raw) => {
+      if (handshaking.delete(raw)) keepOpen(open, raw, true);
     },
     rawOf,
     isSecure: (socket) => open.has(socket),
@@ -94,6 +98,11 @@ export function trackConnections(
       clearTimeout(deadline);
     },
   };
+}
+
+function keepOpen(open: Map<Duplex, OpenConnection>, socket: Duplex, upgraded: boolean): void {
+  open.set(socket, { answers: new Set(), upgraded, fast: undefined });
+  socket.once("close", () => open.delete(socket));
 }
 
 /** Which answers are under way at which connection, and which connections are HTTP no more. */

@@ -14,6 +14,7 @@ export {
   type ForwarderOptions,
 } from "./forwarder.ts";
 export type { FrontEvent, FrontOptions } from "./front/front.ts";
+export type { PassthroughRecord, PassthroughRoute } from "./front/passthrough.ts";
 export {
   ADDRESS_BYTES,
   isInNetwork,
@@ -41,7 +42,7 @@ export {
 export { checkRequestHead } from "./request-head.ts";
 export type { RequestHead } from "./splice/request-head.ts";
 export type { FastDecision, FastPath, FastPathOptions, LocalAnswer } from "./splice/splicer.ts";
-export { dnsNamesOf, type ServerCertificate, signatureOf } from "./server-names.ts";
+export { dnsNamesOf, type ServerCertificate, signatureOf, wildcardOf } from "./server-names.ts";
 export { createTicketKeys, type TicketKeySource } from "./ticket-keys.ts";
 export { parseUpstream, type UpstreamAddress } from "./upstreams/address.ts";
 export type { UpstreamOutcome } from "./upstreams/failure.ts";

@@ -9,6 +9,7 @@ import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
 import { type ChallengeCertificates, createAlpnChallenges, endChallenge } from "./acme-alpn.ts";
+import { fatalAlert } from "./alert.ts";
 import type { CertificateEvent, CertificateSource } from "./certificates.ts";
 import { type Connections, trackConnections } from "./connections.ts";
 import {
@@ -116,11 +117,8 @@ export interface Listener {
 export type ListenAt = { readonly host: string; readonly port: number } | { readonly fd: number };
 
 const H2 = "h2";
-/**
- * A plaintext record with the fatal alert unrecognized_name (RFC 6066 §3, RFC 8446 §5.1 and §6.2): before the
- * ServerHello there are no keys. Node itself would only cut the connection.
- */
-const UNRECOGNIZED_NAME = Uint8Array.of(0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70);
+/** RFC 6066 §3. Node itself would only cut the connection. */
+const UNRECOGNIZED_NAME = 112;
 /** A refused client gets this long to read why. */
 const REFUSAL_MS = 1_000;
 
@@ -132,7 +130,7 @@ export function createListener(options: ListenerOptions): Listener {
     asksForCertificates: options.asksForCertificates ?? false,
     ticketKeys: options.ticketKeys,
     alpn: createAlpnChallenges(options.challenges, protocolsOf(options)),
-    refuseName: (socket) => connections.rawOf(socket)?.write(UNRECOGNIZED_NAME),
+    refuseName: (socket) => connections.rawOf(socket)?.write(fatalAlert(UNRECOGNIZED_NAME)),
   });
   const server = createServer({
     ...contexts.fallback(),
@@ -145,6 +143,7 @@ export function createListener(options: ListenerOptions): Listener {
   const front = createFront(limits, options.front ?? {}, {
     observe,
     startTls: takeListener(server, "connection"),
+    onForward: (socket) => connections.setForwarded(socket),
   });
   // Node's types do not know it yet.
   Object.assign(server, { dropMaxConnection: true });

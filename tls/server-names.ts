@@ -76,13 +76,16 @@ export function certificatesByName(certificates: readonly ServerCertificate[]): 
   const alike = firstName === undefined ? [] : (groups.get(firstName) ?? []);
   return {
     fallback: first === undefined || alike.includes(first) ? alike : [first],
-    select: (serverName) => {
-      // Absolute names (RFC 6066 §3 forbids the dot, some clients send it) and upper case are the same name.
-      const name = serverName.toLowerCase().replace(/\.$/, "");
-      if (name.startsWith("*") || !HOST_NAME.test(name)) return undefined;
-      return groups.get(name) ?? groups.get(wildcardOf(name));
-    },
+    select: (serverName) => findByName(groups, serverName),
   };
+}
+
+/** What stands for a name, or for the wildcard that covers it. @param serverName hostile: from the ClientHello */
+export function findByName<T>(byName: ReadonlyMap<string, T>, serverName: string): T | undefined {
+  // Absolute names (RFC 6066 §3 forbids the dot, some clients send it) and upper case are the same name.
+  const name = serverName.toLowerCase().replace(/\.$/, "");
+  if (name.startsWith("*") || !HOST_NAME.test(name)) return undefined;
+  return byName.get(name) ?? byName.get(wildcardOf(name));
 }
 
 function groupFor(name: string, certificates: readonly ServerCertificate[]): CertificateGroup {

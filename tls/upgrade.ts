@@ -71,7 +71,7 @@ export async function tunnelUpgrade(
 }
 
 /** Until both connections are closed. One side may end its direction before the other does. */
-async function join(client: Duplex, upstream: Socket, idleTimeoutMs: number): Promise<void> {
+export async function join(client: Duplex, upstream: Socket, idleTimeoutMs: number): Promise<void> {
   closeAfter(client, upstream);
   closeAfter(upstream, client);
   // Every byte of either direction passes the upstream's socket.

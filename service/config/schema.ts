@@ -12,6 +12,7 @@ import { extAuthzSettings } from "./ext-authz.ts";
 import { describeFaults } from "./faults.ts";
 import { issuerSchema } from "./issuer.ts";
 import { choice, closed, DAY, flag, section, text, whole } from "./kinds.ts";
+import { passthroughSchema } from "./passthrough.ts";
 import { plainHttpSettings } from "./plain-http.ts";
 import { certificateFault, tlsSettings } from "./tls.ts";
 import { publicMetadataFault } from "./public-metadata.ts";
@@ -210,6 +211,7 @@ const schema = Type.Object(
         trustedProxies: trustedProxiesSchema,
         proxyProtocol: proxyProtocolSchema,
         http: Type.Optional(plainHttpSettings),
+        passthrough: passthroughSchema,
       },
       section,
     ),

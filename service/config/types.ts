@@ -5,6 +5,7 @@ import type { AcmeConfig } from "./acme.ts";
 import type { EdgeAgentConfig } from "./edge-agents.ts";
 import type { EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";
 import type { ExtAuthzConfig } from "./ext-authz.ts";
+import type { PassthroughConfig } from "./passthrough.ts";
 import type { PlainHttpConfig } from "./plain-http.ts";
 import type { PublicMetadataConfig } from "./public-metadata.ts";
 import type { TlsConfig } from "./tls.ts";
@@ -30,6 +31,7 @@ export interface Config {
     readonly proxyProtocol: readonly string[];
     /** Without it, nothing listens for plain HTTP. */
     readonly http?: PlainHttpConfig;
+    readonly passthrough: readonly PassthroughConfig[];
   };
   readonly operator: { readonly listen: string };
   readonly stateDir: string;

@@ -46,6 +46,7 @@ describe("configuration", () => {
       port: 8443,
       trustedProxies: [],
       proxyProtocol: [],
+      passthrough: [],
     });
     expect(config.edge?.clearanceSeconds).toBe(1800);
     expect(config.attester?.channelBinding).toBe("required");

@@ -111,15 +111,3 @@ describe.each([true, false])("an edge behind the PROXY protocol (fast path: %s)"
     }
   });
 });
-
-describe("the configuration of the stage before TLS", () => {
-  it("rejects what is not a network", async () => {
-    for (const network of ["10.1.2.3/8", "proxy.example", "::1/129"]) {
-      const start = startTestSidecar({ listen: { proxyProtocol: [network] } });
-      await expect(start).rejects.toMatchObject({
-        code: "SERVICE_CONFIG_INVALID",
-        message: expect.stringContaining("listen.proxyProtocol") as unknown,
-      });
-    }
-  });
-});

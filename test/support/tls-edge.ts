@@ -11,7 +11,7 @@ import {
 import { type AddressInfo, connect as connectTcp, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Duplex } from "node:stream";
+import type { Duplex, Readable } from "node:stream";
 import { connect, type ConnectionOptions, type TLSSocket } from "node:tls";
 import { developmentCertificates } from "../../service/dev/certificates.ts";
 import {
@@ -310,7 +310,7 @@ export function readAll(socket: Duplex): Promise<string> {
 }
 
 /** Waits until what a connection has sent contains `text`. */
-export function readUntil(socket: Duplex, text: string): Promise<string> {
+export function readUntil(socket: Readable, text: string): Promise<string> {
   return new Promise((resolve, reject) => {
     let seen = "";
     const onData = (chunk: Buffer): void => {

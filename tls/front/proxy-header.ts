@@ -3,6 +3,7 @@
  * the first byte of a connection, that tells whose connection it is passed on for. Nothing of it is a secret,
  * and nothing of it proves anything: a receiver believes it by where it comes from.
  */
+import { SocketAddress } from "node:net";
 import { Writer } from "../../wire/index.ts";
 import { ADDRESS_BYTES, isMapped, readAddress } from "./network.ts";
 
@@ -83,11 +84,9 @@ function portOf({ port }: Endpoint): number {
   return port;
 }
 
-/** @param bytes 4 or 16. Without `::`: RFC 5952 wants it in texts for people, a parser does not. */
+/** @param bytes 4 or 16. IPv6 as RFC 5952 and Node write it. */
 export function addressText(bytes: Uint8Array): string {
   if (bytes.length === 4) return bytes.join(".");
-  const groups = Array.from({ length: ADDRESS_BYTES / 2 }, (_, i) =>
-    (((bytes[2 * i] ?? 0) << 8) | (bytes[2 * i + 1] ?? 0)).toString(16),
-  );
-  return groups.join(":");
+  const groups = (Buffer.from(bytes).toString("hex").match(/.{4}/g) ?? []).join(":");
+  return new SocketAddress({ address: groups, family: "ipv6" }).address;
 }

@@ -65,7 +65,7 @@ const SOUND: readonly (readonly [string, Buffer, ProxyHeader])[] = [
   [
     "v2 of TCP6",
     v2Of("21", "21", `20010db8${"00".repeat(11)}01 ${"00".repeat(15)}01 0001 0002`),
-    tcp("2001:db8:0:0:0:0:0:1", 1, "0:0:0:0:0:0:0:1", 2),
+    tcp("2001:db8::1", 1, "::1", 2),
   ],
   ["v2 of a Unix socket", v2Of("21", "31", "2f".repeat(216)), { kind: "unix" }],
   [

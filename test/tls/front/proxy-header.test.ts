@@ -43,7 +43,7 @@ describe("a written header", () => {
   test("has both ends in one family", () => {
     expect(textOf("v1", between("::ffff:192.0.2.1", "127.0.0.1"))).toContain("TCP4 192.0.2.1 127");
     expect(textOf("v1", between("192.0.2.1", "2001:db8::1"))).toBe(
-      "PROXY TCP6 0:0:0:0:0:ffff:c000:201 2001:db8:0:0:0:0:0:1 4242 443\r\n",
+      "PROXY TCP6 ::ffff:192.0.2.1 2001:db8::1 4242 443\r\n",
     );
     expect(textOf("v2", between("192.0.2.1", "2001:db8::1"))).toContain(
       "2121002400000000000000000000ffffc000020120010db8",
