@@ -21,7 +21,7 @@ export interface TokenCrypto {
   ): boolean | Promise<boolean>;
   /**
    * The same for type 0xDA7A: under the key that `publicKeySpki` and the metadata give together
-   * (draft-amjad-cfrg-partially-blind-rsa). `metadata` is hostile, too. Takes 0.8 ms.
+   * (draft-amjad-cfrg-partially-blind-rsa). `metadata` is hostile, too. Takes 0.9 ms.
    */
   verifyTypeDa7a(
     publicKeySpki: Uint8Array,

@@ -17,6 +17,7 @@ import {
 } from "../../tokens/index.ts";
 import { encodeUtf8 } from "../../wire/index.ts";
 import { type AttestedDevice, openAttestedDevice } from "../support/attested-device.ts";
+import { runSuite } from "../support/conformance.ts";
 import { storeMetadataKey } from "../support/metadata-key.ts";
 import { sharedMissing } from "../support/shared.ts";
 import { problemIn } from "../support/sidecar.ts";
@@ -101,5 +102,12 @@ describe.skipIf(sharedMissing)("three sidecars with public metadata", () => {
     const { request } = parseExtendedTokenRequest(body);
     const cut = encodeExtendedTokenRequest(request, encodeExtensions([late]).subarray(0, -1));
     expect((await device.request(MEDIA_TYPE_TOKEN_REQUEST, cut)).status).toBe(422);
+  });
+
+  it("are conformant in all that the suite knows, and it passes the type over", async () => {
+    const urls = { issuer: split.url("issuer"), origin: split.url("edge") };
+    const { exitCode, failed, passed } = await runSuite(split, urls);
+    expect([exitCode, failed]).toEqual([0, {}]);
+    expect(passed).toContain("issuance.valid-type-2");
   });
 });
