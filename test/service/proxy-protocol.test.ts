@@ -1,10 +1,14 @@
 /** The address that a proxy tells by the PROXY protocol, wherever Stile goes by a client's address. */
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { encodeProxyHeader } from "../../tls/index.ts";
 import { type Relay, startRelay } from "../support/relay.ts";
 import { startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
 import { exchangeRaw } from "../support/tls-edge.ts";
 
+const run = promisify(execFile);
 const CLIENT = "198.51.100.9";
 const NEIGHBOUR = "192.0.2.77";
 const BLOCKED = "203.0.113.5";
@@ -88,6 +92,23 @@ describe.each([true, false])("an edge behind the PROXY protocol (fast path: %s)"
     const trusted = await get(TRUSTED, "/", headers);
     expect([trusted.status, seenBy(trusted)]).toStrictEqual([200, OPEN]);
     expect((await get(NEIGHBOUR, "/", headers)).status).toBe(401);
+  });
+
+  it("is the client's over HTTP/2, too", async () => {
+    told = OPEN;
+    const { port } = new URL(target.url);
+    const args = ["-sS", "--http2", "--cacert", join(target.dir, "tls", "ca.pem"), "--connect-to"];
+    const at = [
+      `localhost:${port}:127.0.0.1:${relay.port}`,
+      `${target.url}/`,
+      "-w",
+      "%{http_version}",
+    ];
+    const { stdout } = await run("curl", [...args, ...at]);
+    expect(stdout).toMatch(/"x-forwarded-for": "2001:db8::5"[^]*\n2$/);
+    told = BLOCKED;
+    const refused = await run("curl", [...args, ...at, "-o", "/dev/null", "-w", "%{http_code}"]);
+    expect(refused.stdout).toBe("403");
   });
 
   it("counts the requests of each address apart", async () => {

@@ -10,12 +10,18 @@ import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 
 const PROGRAMS = { nginx: "/usr/sbin/nginx", haproxy: "/usr/sbin/haproxy" } as const;
+/** Debian keeps nginx's module for TCP in a package of its own. */
+const STREAMS = "/usr/lib/nginx/modules/ngx_stream_module.so";
 const READY_MS = 10_000;
 
 export type ProxyProgram = keyof typeof PROGRAMS;
 
 export function hasProgram(name: ProxyProgram): boolean {
   return existsSync(PROGRAMS[name]);
+}
+
+export function hasStreams(): boolean {
+  return hasProgram("nginx") && existsSync(STREAMS);
 }
 
 export interface ProxyProcess {
@@ -61,9 +67,7 @@ export async function startProxy(
 
 function nginxMain(dir: string, port: number): string {
   const main = ["daemon off;", "master_process off;", `pid ${join(dir, `pid-${port}`)};`];
-  // Debian keeps the module for TCP in a file of its own.
-  const stream = "/usr/lib/nginx/modules/ngx_stream_module.so";
-  if (existsSync(stream)) main.unshift(`load_module ${stream};`);
+  if (hasStreams()) main.unshift(`load_module ${STREAMS};`);
   return `${main.join(" ")}\nerror_log stderr warn;\nevents { worker_connections 256; }\n`;
 }
 

@@ -2,8 +2,11 @@
  * The ClientHello's reader and JA4: the trace of RFC 8448, FoxIO's published fingerprints, what real clients
  * send, every refusal; and of mutated ones, that OpenSSL reads no other name than it does.
  */
-import { execFile } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import fc from "fast-check";
 import { type AddressInfo, connect, createServer as createTcp } from "node:net";
 import { connect as connectTls, createServer, type Server } from "node:tls";
@@ -17,6 +20,7 @@ import {
 import { isGrease, ja4Of } from "../../../tls/front/ja4.ts";
 import { isStileError } from "../../../wire/index.ts";
 import { codeOf } from "../../support/reject.ts";
+import { CHROMIUM, chromiumMissing } from "../../web/browser.ts";
 import {
   alpn,
   bytes,
@@ -393,6 +397,39 @@ describe("the ClientHello of a real client", () => {
     Buffer.from(hello.random).copy(rewritten, 2);
     expect(input.includes(rewritten)).toBe(true);
   });
+
+  test.skipIf(chromiumMissing)(
+    "has, of Chromium, the JA4 that its ciphers are known by",
+    async () => {
+      const dir = mkdtempSync(join(tmpdir(), "stile-hello-"));
+      const hellos: ClientHello[] = [];
+      for (let i = 0; i < 2; i += 1) {
+        const args = ["--headless", "--no-sandbox", "--disable-gpu", `--user-data-dir=${dir}`];
+        let child: ChildProcess | undefined;
+        const input = await captured((port) => {
+          const at = [
+            "--host-resolver-rules=MAP a.example 127.0.0.1",
+            `https://a.example:${port}/`,
+          ];
+          child = spawn(CHROMIUM ?? "", [...args, ...at], { stdio: "ignore" });
+        });
+        const exited = child && once(child, "exit");
+        child?.kill("SIGTERM");
+        await exited;
+        hellos.push(found(input));
+      }
+      rmSync(dir, { recursive: true, force: true, maxRetries: 5 });
+      const [first, second] = hellos;
+      expect(first?.serverName).toBe("a.example");
+      expect(first && ja4Of(first)).toMatch(/^t13d151[0-9]h2_8daaf6152771_[0-9a-f]{12}$/);
+      // It shuffles its extensions, and draws its GREASE anew: the fingerprint stays.
+      expect(first?.extensions.map(({ type }) => type)).not.toStrictEqual(
+        second?.extensions.map(({ type }) => type),
+      );
+      expect(second && ja4Of(second)).toBe(first && ja4Of(first));
+      expect(first?.supportedGroups).toContain(0x11ec);
+    },
+  );
 
   /** OpenSSL as a server: the name and the protocols that it reads. */
   let server: Server;

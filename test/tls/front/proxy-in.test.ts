@@ -1,13 +1,17 @@
 /** Connections that a proxy passes on with the PROXY protocol: by hand in every shape, by HAProxy and by curl. */
 import { execFile } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import type { AddressInfo, Socket } from "node:net";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
+import { createServer, type TLSSocket } from "node:tls";
 import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import type { FrontOptions, ListenerLimits } from "../../../tls/index.ts";
 import { encodeProxyHeader, type ProxyVersion } from "../../../tls/index.ts";
 import { freePort } from "../../support/child-sidecar.ts";
-import { hasProgram, startProxy } from "../../support/proxy-process.ts";
+import { hasProgram, hasStreams, startProxy } from "../../support/proxy-process.ts";
 import { type Relay, startRelay } from "../../support/relay.ts";
 import {
   connectPlain,
@@ -81,6 +85,22 @@ async function clientOf(port: number, localAddress = "127.0.0.1"): Promise<strin
   socket.write(GET);
   return /for=(.*);/.exec(await answer)?.[1];
 }
+
+test("Node leads from a TLS connection to the TCP connection below, by a name that it does not document", async () => {
+  const server = createServer({
+    cert: readFileSync(certificates.certificateFile),
+    key: readFileSync(certificates.keyFile),
+  });
+  const raw = once(server, "connection");
+  const secure = once(server, "secureConnection");
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  const client = await connectTls((server.address() as AddressInfo).port, certificates.ca);
+  const [[below], [above]] = (await Promise.all([raw, secure])) as [[Socket], [TLSSocket]];
+  expect(Reflect.get(above, "_parent")).toBe(below);
+  client.destroy();
+  above.destroy();
+  server.close();
+});
 
 describe("a client behind a proxy that tells its address", () => {
   test.each([
@@ -243,6 +263,19 @@ describe.skipIf(!hasProgram("haproxy"))("HAProxy before the listener", () => {
       expect(edge.events).not.toContain("proxy-header-refused");
     },
   );
+});
+
+describe.skipIf(!hasStreams())("nginx before the listener", () => {
+  test("is understood where it streams with proxy_protocol", async () => {
+    const edge = await start();
+    const port = await freePort();
+    const server = `listen 127.0.0.1:${port}; proxy_pass 127.0.0.1:${edge.port}; proxy_protocol on;`;
+    const streams = `stream { server { ${server} } }`;
+    const proxy = await startProxy("nginx", certificates.dir, streams, port);
+    closers.unshift(proxy.stop);
+    expect(await clientOf(port, "127.0.0.5")).toBe("127.0.0.5");
+    expect(edge.events).not.toContain("proxy-header-refused");
+  });
 });
 
 describe("curl before the listener", () => {
