@@ -97,7 +97,13 @@ export function createMetrics(): Metrics {
 /** Each makes one metric of a registry. */
 interface Makers {
   readonly counter: <T extends string>(name: string, help: string, labelNames: T[]) => Counter<T>;
-  readonly gauge: <T extends string>(name: string, help: string, labelNames: T[]) => Gauge<T>;
+  /** @param aggregator of several processes; default: added */
+  readonly gauge: <T extends string>(
+    name: string,
+    help: string,
+    labelNames: T[],
+    aggregator?: "sum" | "min",
+  ) => Gauge<T>;
   readonly histogram: (name: string, help: string, buckets: number[]) => Histogram;
 }
 
@@ -136,6 +142,7 @@ function certificateMetrics({ counter, gauge }: Makers): CertificateMetrics {
       "certificate_not_after_timestamp_seconds",
       "end of the server certificates in use",
       ["name", "key"],
+      "min",
     ),
   };
 }
@@ -151,7 +158,8 @@ function makersFor(registry: Registry): Makers {
   });
   return {
     counter: (name, help, labelNames) => new Counter({ ...options(name, help), labelNames }),
-    gauge: (name, help, labelNames) => new Gauge({ ...options(name, help), labelNames }),
+    gauge: (name, help, labelNames, aggregator = "sum") =>
+      new Gauge({ ...options(name, help), labelNames, aggregator }),
     histogram: (name, help, buckets) => new Histogram({ ...options(name, help), buckets }),
   };
 }

@@ -160,6 +160,7 @@ const STATUS_OF: Readonly<Record<ErrorCode, number>> = {
   SERVICE_SIGNATURE_NOT_FRESH: 401,
   SERVICE_SIGNATURE_INVALID: 401,
   SERVICE_SIGNATURE_REPLAYED: 401,
+  SERVICE_PROCESS_FAILED: INTERNAL,
 };
 
 /** Statuses that must carry Retry-After, and the seconds where the error does not know better. */

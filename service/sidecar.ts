@@ -4,12 +4,13 @@
  */
 import { randomBytes } from "node:crypto";
 import type { FastifyInstance } from "fastify";
-import { createListener, type ListenAt } from "../tls/index.ts";
+import { createListener, type Listener } from "../tls/index.ts";
+import { type KeyRing, type PrivateTokenVerifier } from "../tokens/index.ts";
 import { composeAcme } from "./acme/compose.ts";
 import { challengeCertificates } from "./acme/files.ts";
 import { composeAttester } from "./attester/compose.ts";
 import type { Config } from "./config/index.ts";
-import { composeEdge } from "./edge/compose.ts";
+import { composeEdge, type EdgeDeps } from "./edge/compose.ts";
 import { followedTypes, followIssuer } from "./edge/follow-issuer.ts";
 import type { EdgeHandler } from "./edge/handler.ts";
 import type { TrustedProxies } from "./edge/trusted-proxies.ts";
@@ -23,7 +24,7 @@ import type { Log } from "./log.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { type OperatorParts, startOperatorListener } from "./operator/listener.ts";
 import { type OnClose, openState, type SidecarState } from "./state.ts";
-import { openTlsFiles } from "./tls-files.ts";
+import { openTlsFiles, type TlsFiles } from "./tls-files.ts";
 import { VERSION } from "./version.ts";
 
 /** What the composition root itself is given. */
@@ -66,12 +67,19 @@ export interface Sidecar {
  * `TLS_CERTIFICATE_INVALID`, `TLS_TICKET_KEYS_INVALID`, `TOKEN_ISSUER_UNAVAILABLE`
  */
 export async function startSidecar(config: Config, deps: SidecarDeps): Promise<Sidecar> {
+  return stoppable((onClose) => start(config, deps, onClose));
+}
+
+/** What is started closes in the reverse order, also where a later step of the start fails. */
+export async function stoppable<T extends object>(
+  start: (onClose: OnClose) => Promise<T>,
+): Promise<T & { readonly stop: () => Promise<void> }> {
   const closers: (() => Promise<void> | void)[] = [];
   const closeAll = async (): Promise<void> => {
     for (const close of closers.splice(0)) await close();
   };
   try {
-    const running = await start(config, deps, (close) => closers.unshift(close));
+    const running = await start((close) => closers.unshift(close));
     let stopping: Promise<void> | undefined;
     return { ...running, stop: () => (stopping ??= closeAll()) };
   } catch (error) {
@@ -85,7 +93,54 @@ async function start(
   deps: SidecarDeps,
   onClose: OnClose,
 ): Promise<Omit<Sidecar, "stop">> {
-  const { clock, log } = deps;
+  const { composition, parts, reload, state } = await composeService(config, deps, onClose);
+  const { app, metrics } = composition;
+  let ready = false;
+  const acme = config.acme && (await composeAcme(composition, config.acme));
+  const operator = await startOperatorListener({
+    ...parts.operator,
+    certificates: acme?.status,
+    listen: config.operator.listen,
+    isReady: () => ready,
+    openapi: () => app.swagger(),
+  });
+  onClose(() => operator.close());
+  const tlsFiles = openTlsFiles(composition);
+  const listener = createPublicListener(composition, { ...parts, tlsFiles });
+  const { port } = await listener.listen(
+    deps.listenFd === undefined ? config.listen : { fd: deps.listenFd },
+  );
+  ready = true;
+  onClose(async () => {
+    ready = false;
+    await listener.drain(config.limits.drainSeconds * 1_000);
+  });
+  await openPlainHttp(composition, acme?.keyAuthorization);
+  acme?.start(tlsFiles.reload);
+  return {
+    port,
+    operatorAddress: operator.address,
+    reloadCertificates: () => {
+      tlsFiles.reload();
+      reload();
+    },
+    metrics,
+    closeSpentStore: () => state.spentStore?.close() ?? Promise.resolve(),
+  };
+}
+
+/** Everything but the listeners. */
+export async function composeService(
+  config: Config,
+  { clock, log }: Pick<SidecarDeps, "clock" | "log">,
+  onClose: OnClose,
+): Promise<{
+  readonly composition: Composition;
+  readonly parts: ComposedRoles;
+  readonly state: SidecarState;
+  /** Looks at the files that its parts have named. */
+  readonly reload: () => void;
+}> {
   const metrics = createMetrics();
   const state = await openState(config, { clock, metrics, onClose });
   const { secrets, tokenCrypto } = state;
@@ -104,25 +159,19 @@ async function start(
   const composition = { ...shared, onClose, onReload };
   const parts = await composeRoles(composition, state);
   await app.ready();
-  const at = deps.listenFd === undefined ? config.listen : { fd: deps.listenFd };
-  const listening = await listen(composition, parts, at);
-  return {
-    ...listening,
-    reloadCertificates: () => {
-      listening.reloadCertificates();
-      for (const reload of reloads) reload();
-    },
-    metrics,
-    closeSpentStore: () => state.spentStore?.close() ?? Promise.resolve(),
+  const reload = (): void => {
+    for (const one of reloads) one();
   };
+  return { composition, parts, state, reload };
 }
 
 /** What the roles of this process give to its listeners. */
 interface ComposedRoles {
   readonly handler: EdgeHandler;
   readonly operator: OperatorParts;
-  /** Clients are asked for certificates, which the issuer then looks at. */
-  readonly asksForCertificates: boolean;
+  /** Those that redeem, of an edge. */
+  readonly ring?: KeyRing | undefined;
+  readonly privateVerifier?: PrivateTokenVerifier | undefined;
 }
 
 async function composeRoles(composition: Composition, state: SidecarState): Promise<ComposedRoles> {
@@ -142,9 +191,8 @@ async function composeRoles(composition: Composition, state: SidecarState): Prom
       ? await composeEdge(composition, config.edge, {
           spentStore: state.spentStore,
           ring: keys.ring,
-          tokenTypes:
-            issuer === undefined ? followedTypes(config.issuer) : config.issuer.tokenTypes,
-          hasWebAuthn: config.attester?.webauthn.enabled ?? false,
+          ...edgeFactsOf(config),
+          ownEndpoints: (request, response) => app.routing(request, response),
           ...(issuer === undefined ? {} : { privateVerifier: issuer.pool }),
         })
       : undefined;
@@ -153,7 +201,10 @@ async function composeRoles(composition: Composition, state: SidecarState): Prom
   );
   if (jwks.length > 0) registerJwks(app, jwks);
   return {
-    handler: edge?.handler ?? createOwnHandler(app),
+    handler:
+      edge?.handler ?? createOwnHandler((request, response) => app.routing(request, response)),
+    ring: keys?.ring,
+    privateVerifier: issuer?.pool,
     operator: {
       ...(keys === undefined ? {} : { keys }),
       ...(edge === undefined ? {} : { clearanceKeyPem: edge.clearanceKeyPem }),
@@ -162,50 +213,38 @@ async function composeRoles(composition: Composition, state: SidecarState): Prom
       metrics,
       log,
     },
-    asksForCertificates: config.role === "issuer",
   };
 }
 
-async function listen(
-  composition: Composition,
-  parts: ComposedRoles,
-  at: ListenAt,
-): Promise<Pick<Sidecar, "port" | "operatorAddress" | "reloadCertificates">> {
-  const { app, config, metrics, onClose } = composition;
-  let ready = false;
-  const acme = config.acme && (await composeAcme(composition, config.acme));
-  const operator = await startOperatorListener({
-    ...parts.operator,
-    certificates: acme?.status,
-    listen: config.operator.listen,
-    isReady: () => ready,
-    openapi: () => app.swagger(),
-  });
-  onClose(() => operator.close());
-  const { certificates, reload, ticketKeys } = openTlsFiles(composition);
-  const listener = createListener({
+/** What an edge has to know of the other roles, wherever they run. */
+export function edgeFactsOf(config: Config): Pick<EdgeDeps, "hasWebAuthn" | "tokenTypes"> {
+  return {
+    tokenTypes: config.role === "edge" ? followedTypes(config.issuer) : config.issuer.tokenTypes,
+    hasWebAuthn: config.attester?.webauthn.enabled ?? false,
+  };
+}
+
+export function createPublicListener(
+  composition: Pick<Composition, "config" | "log" | "metrics" | "proxies">,
+  { handler, tlsFiles }: { readonly handler: EdgeHandler; readonly tlsFiles: TlsFiles },
+): Listener {
+  const { config, metrics } = composition;
+  const { certificates, ticketKeys } = tlsFiles;
+  return createListener({
     certificates,
     ticketKeys,
     unknownName: config.tls.unknownName,
     limits: listenerLimits(config),
     front: composeFront(composition),
-    handler: parts.handler.handle,
-    upgrade: parts.handler.upgrade,
+    handler: handler.handle,
+    upgrade: handler.upgrade,
     ...(config.tls.http2
       ? { http2: { random: (length: number) => Uint8Array.from(randomBytes(length)) } }
       : {}),
-    ...(parts.handler.fastPath === undefined ? {} : { fastPath: parts.handler.fastPath }),
+    ...(handler.fastPath === undefined ? {} : { fastPath: handler.fastPath }),
     observe: (event) => metrics.tlsEvents.inc({ event }),
-    asksForCertificates: parts.asksForCertificates,
+    // Of the attesters that may ask, which the issuer then looks at.
+    asksForCertificates: config.role === "issuer",
     challenges: challengeCertificates(config),
   });
-  const { port } = await listener.listen(at);
-  ready = true;
-  onClose(async () => {
-    ready = false;
-    await listener.drain(config.limits.drainSeconds * 1_000);
-  });
-  await openPlainHttp(composition, acme?.keyAuthorization);
-  acme?.start(reload);
-  return { port, operatorAddress: operator.address, reloadCertificates: reload };
 }

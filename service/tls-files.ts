@@ -19,8 +19,16 @@ export interface TlsFiles {
   readonly reload: () => void;
 }
 
-/** @throws `TLS_CERTIFICATE_INVALID`, `TLS_TICKET_KEYS_INVALID` */
-export function openTlsFiles({ clock, config, log, metrics, onClose }: Composition): TlsFiles {
+type TlsFilesDeps = Pick<Composition, "clock" | "config" | "log" | "metrics" | "onClose">;
+
+/**
+ * @param toldTicketKeys instead of random ones, where several processes share what no file has
+ * @throws `TLS_CERTIFICATE_INVALID`, `TLS_TICKET_KEYS_INVALID`
+ */
+export function openTlsFiles(
+  { clock, config, log, metrics, onClose }: TlsFilesDeps,
+  toldTicketKeys?: TicketKeySource,
+): TlsFiles {
   const { tls } = config;
   const pollMs = tls.reloadSeconds * 1_000;
   const files = [...ownFiles(tls), ...tls.certificates, ...acmeCertificateFiles(config)];
@@ -41,10 +49,20 @@ export function openTlsFiles({ clock, config, log, metrics, onClose }: Compositi
   onClose(() => certificates.close());
   showValidity(certificates, metrics);
   certificates.onChange(() => showValidity(certificates, metrics));
+  const ticketKeys = toldTicketKeys ?? openTicketKeys({ clock, config, log, metrics, onClose });
+  const reload = (): void => {
+    certificates.reload();
+    ticketKeys.reload();
+  };
+  return { certificates, ticketKeys, reload };
+}
+
+function openTicketKeys({ clock, config, log, metrics, onClose }: TlsFilesDeps): TicketKeySource {
+  const { tls } = config;
   const ticketKeys = createTicketKeys({
     seconds: tls.ticketKeySeconds,
     ...(tls.ticketKeyFile === undefined ? {} : { file: tls.ticketKeyFile }),
-    pollMs,
+    pollMs: tls.reloadSeconds * 1_000,
     clock,
     random: (length) => Uint8Array.from(randomBytes(length)),
     observe: (event) => {
@@ -53,11 +71,7 @@ export function openTlsFiles({ clock, config, log, metrics, onClose }: Compositi
     },
   });
   onClose(() => ticketKeys.close());
-  const reload = (): void => {
-    certificates.reload();
-    ticketKeys.reload();
-  };
-  return { certificates, ticketKeys, reload };
+  return ticketKeys;
 }
 
 function ownFiles({ certificateFile, keyFile, ocspFile }: TlsConfig): readonly CertificateFiles[] {

@@ -24,9 +24,12 @@ export function registerUpstreamMetrics(
   const gauge = (
     name: string,
     help: string,
+    aggregator: "sum" | "min" | "max",
     read: (upstream: Upstreams["all"][number]) => number,
   ): Gauge =>
     new Gauge({
+      // Of several processes, each of which has its own view.
+      aggregator,
       name: `stile_upstream_${name}`,
       help,
       labelNames: ["upstream"],
@@ -35,13 +38,19 @@ export function registerUpstreamMetrics(
         for (const upstream of all) this.set({ upstream: upstream.name }, read(upstream));
       },
     });
-  gauge("usable", "1 for an upstream that requests go to, or are tried at", (upstream) =>
+  gauge("usable", "1 for an upstream that requests go to, or are tried at", "min", (upstream) =>
     upstream.stateAt(steadyMs()) === "out" ? 0 : 1,
   );
-  gauge("requests_under_way", "requests and tunnels at an upstream", ({ underWay }) => underWay);
+  gauge(
+    "requests_under_way",
+    "requests and tunnels at an upstream",
+    "sum",
+    ({ underWay }) => underWay,
+  );
   gauge(
     "latency_seconds",
     "moving average of the time to the head of an answer, quick to rise and slow to fall",
+    "max",
     (upstream) => upstream.latencyMs(steadyMs()) / 1_000,
   );
   const attempts = new Counter({

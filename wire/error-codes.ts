@@ -155,6 +155,7 @@ export const ERROR_CODES = {
   SERVICE_SIGNATURE_INVALID: "a message signature does not verify over this request",
   SERVICE_SIGNATURE_REPLAYED:
     "a message signature was used before, or too many were to remember another",
+  SERVICE_PROCESS_FAILED: "a process of the service cannot be started or has ended",
 } as const;
 
 /** One of the codes of {@link ERROR_CODES}. Codes are stable: they are never renamed or reused. */

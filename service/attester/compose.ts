@@ -1,7 +1,6 @@
 /** Puts the attester together: trust roots, policy, result keys, the issuer it forwards to, its routes. */
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { TLSSocket } from "node:tls";
 import type { JWK } from "jose";
 import {
   createAttestationResultSigner,
@@ -13,11 +12,11 @@ import {
   type TrustedRoots,
 } from "../../attest/index.ts";
 import { createNodeAttestCrypto } from "../../attest/node/index.ts";
-import { tlsExporter } from "../../tls/index.ts";
 import type { Issuer } from "../../tokens/index.ts";
 import { isStileError, StileError } from "../../wire/index.ts";
 import type { AttesterConfig } from "../config/index.ts";
 import { batchLimits } from "../issuer/compose.ts";
+import { peerOf } from "../http/peer.ts";
 import { errorFields, type Log } from "../log.ts";
 import type { RevocationRoutes } from "../operator/revocations.ts";
 import { loadPolicy } from "../policy/load.ts";
@@ -85,8 +84,7 @@ export async function composeAttester(
     publicUrl: config.publicUrl,
     clock,
     metrics,
-    tlsExporterOf: (request) =>
-      request.raw.socket instanceof TLSSocket ? tlsExporter(request.raw.socket) : undefined,
+    tlsExporterOf: (request) => peerOf(request.raw.socket).tlsExporter,
   });
   const { pseudonymSecret } = secrets;
   const shared = { allowances, registry, resultSigner, pseudonymSecret, crypto };

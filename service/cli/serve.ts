@@ -4,6 +4,7 @@ import { parseArgs } from "node:util";
 import { type Config, loadConfig } from "../config/index.ts";
 import { createLog } from "../log.ts";
 import { missingSecurityFixes } from "../node-version.ts";
+import { runSeveral } from "../processes/several.ts";
 import { runSingle } from "../processes/single.ts";
 import type { Sidecar } from "../sidecar.ts";
 import { CliUsageError } from "./usage.ts";
@@ -65,7 +66,9 @@ async function run(
   const warning = missingSecurityFixes(process.versions.node);
   if (warning !== undefined) log.write("warn", "node.outdated", { warning });
   if (config.role === "joint") log.write("info", "joint-mode", { warning: JOINT_MODE });
-  await runSingle({ config, reload, log, started });
+  if (reload !== undefined && config.processes.workers > 0) {
+    await runSeveral({ config, reload, log });
+  } else await runSingle({ config, reload, log, started });
   log.flush();
   return 0;
 }

@@ -14,6 +14,7 @@ import { issuerSchema } from "./issuer.ts";
 import { choice, closed, DAY, flag, section, text, whole } from "./kinds.ts";
 import { passthroughSchema } from "./passthrough.ts";
 import { plainHttpSettings } from "./plain-http.ts";
+import { processesSettings } from "./processes.ts";
 import { certificateFault, tlsSettings } from "./tls.ts";
 import { publicMetadataFault } from "./public-metadata.ts";
 import type { Config, Role } from "./types.ts";
@@ -242,6 +243,7 @@ const schema = Type.Object(
       },
       section,
     ),
+    processes: processesSettings,
     tls: tlsSettings,
     acme: Type.Optional(acmeSettings),
     edge: Type.Optional(Type.Object(edge, closed)),
@@ -303,6 +305,9 @@ function misplacedSettings(config: Config): string | undefined {
     ["issuer.attesters", issuer.attesters.length > 0, role === "issuer"],
     ["issuer.tenants", issuer.tenants.length > 0, role === "issuer" && issuer.tenants.length > 0],
   ];
+  if (config.processes.workers === 0 && config.processes.socketDir !== undefined) {
+    return "processes.socketDir is for processes.workers of 1 and more";
+  }
   const wrong = rules.find(([, isGiven, isNeeded]) => isGiven !== isNeeded);
   if (wrong === undefined) {
     return (edge && upstreamFault(edge)) ?? publicMetadataFault(issuer);

@@ -7,6 +7,7 @@ import type { EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";
 import type { ExtAuthzConfig } from "./ext-authz.ts";
 import type { PassthroughConfig } from "./passthrough.ts";
 import type { PlainHttpConfig } from "./plain-http.ts";
+import type { ProcessesConfig } from "./processes.ts";
 import type { PublicMetadataConfig } from "./public-metadata.ts";
 import type { TlsConfig } from "./tls.ts";
 import type { UpstreamsConfig } from "./upstreams.ts";
@@ -39,6 +40,7 @@ export interface Config {
   readonly passphraseFile?: string;
   readonly tpmSealing?: TpmSealingConfig;
   readonly log: { readonly level: "debug" | "info" | "warn" | "error" | "silent" };
+  readonly processes: ProcessesConfig;
   readonly tls: TlsConfig;
   /** Certificates from an ACME server, beside those of `tls` or alone. */
   readonly acme?: AcmeConfig;

@@ -11,6 +11,8 @@ import {
 } from "../../tokens/index.ts";
 import { StileError } from "../../wire/index.ts";
 import type { EdgeConfig } from "../config/index.ts";
+import type { OwnEndpoints } from "../http/own-handler.ts";
+import type { SidecarSecrets } from "../secrets.ts";
 import { metadataPolicyOf } from "../issuer/metadata-policy.ts";
 import type { Composition } from "../sidecar.ts";
 import { type Adaptive, createAdaptive } from "./adaptive/adaptive.ts";
@@ -29,7 +31,7 @@ import { compileRules, type EdgeRules } from "./rules.ts";
 import { composeUpstreams, timesOf } from "./upstreams.ts";
 
 export interface EdgeDeps {
-  readonly spentStore: SpentStore;
+  readonly spentStore: Pick<SpentStore, "spend">;
   /** Of the issuer in this process, or of the one that is followed. */
   readonly ring: KeyRing;
   readonly tokenTypes: readonly number[];
@@ -37,7 +39,14 @@ export interface EdgeDeps {
   readonly privateVerifier?: PrivateTokenVerifier;
   /** Whether browsers can attest at this origin: only then has the page something to do. */
   readonly hasWebAuthn: boolean;
+  /** What answers Stile's own endpoints. */
+  readonly ownEndpoints: OwnEndpoints;
 }
+
+/** Of the secrets only those that decide about requests. */
+export type EdgeComposition = Omit<Composition, "secrets"> & {
+  readonly secrets: Pick<SidecarSecrets, "challengeSecret" | "clearanceKey">;
+};
 
 export interface ComposedEdge {
   readonly handler: EdgeHandler;
@@ -47,7 +56,7 @@ export interface ComposedEdge {
 
 /** @throws `SERVICE_CONFIG_INVALID` */
 export async function composeEdge(
-  composition: Composition,
+  composition: EdgeComposition,
   edge: EdgeConfig,
   deps: EdgeDeps,
 ): Promise<ComposedEdge> {
@@ -95,7 +104,7 @@ export async function composeEdge(
   };
   const handler = createEdgeHandler({
     ...shared,
-    ownEndpoints: (request, response) => app.routing(request, response),
+    ownEndpoints: deps.ownEndpoints,
   });
   const fastPath = createEdgeFastPath({ ...shared, clock: composition.clock });
   return {
@@ -105,7 +114,7 @@ export async function composeEdge(
   };
 }
 
-function composeAdaptive(composition: Composition, edge: EdgeConfig): Adaptive | undefined {
+function composeAdaptive(composition: EdgeComposition, edge: EdgeConfig): Adaptive | undefined {
   if (edge.adaptive === undefined) return undefined;
   const { clock, log, metrics, onClose } = composition;
   const hosts = edge.hosts.map((host) => normalHost(host));
@@ -114,7 +123,7 @@ function composeAdaptive(composition: Composition, edge: EdgeConfig): Adaptive |
   return adaptive;
 }
 
-function composeAgents(composition: Composition, edge: EdgeConfig): Agents | undefined {
+function composeAgents(composition: EdgeComposition, edge: EdgeConfig): Agents | undefined {
   if (edge.agents.length === 0) return undefined;
   const { clock, config, log, metrics, onClose, onReload } = composition;
   const pollMs = config.tls.reloadSeconds * 1_000;
@@ -124,7 +133,10 @@ function composeAgents(composition: Composition, edge: EdgeConfig): Agents | und
   return agents;
 }
 
-function composeClearance({ clock, config, secrets }: Composition, edge: EdgeConfig): Clearance {
+function composeClearance(
+  { clock, config, secrets }: EdgeComposition,
+  edge: EdgeConfig,
+): Clearance {
   return createClearance({
     ...secrets.clearanceKey,
     issuer: config.publicUrl,
@@ -134,7 +146,7 @@ function composeClearance({ clock, config, secrets }: Composition, edge: EdgeCon
 }
 
 function composeAdmission(
-  { clock, config, metrics, secrets, tokenCrypto }: Composition,
+  { clock, config, metrics, secrets, tokenCrypto }: EdgeComposition,
   edge: EdgeConfig,
   deps: EdgeDeps & { readonly clearance: Clearance },
 ): ReturnType<typeof createAdmission> {

@@ -14,6 +14,8 @@ import type { EdgeConfig, UpstreamConfig } from "../config/index.ts";
 import type { Composition } from "../sidecar.ts";
 import { registerUpstreamMetrics, upstreamEventCounter } from "../upstream-metrics.ts";
 
+type UpstreamsComposition = Omit<Composition, "secrets">;
+
 /** Where nothing is said of it. */
 const EJECTION = { failures: 3, baseSeconds: 1, maxSeconds: 60 };
 const UNLIMITED = Number.MAX_SAFE_INTEGER;
@@ -22,7 +24,7 @@ const UNLIMITED = Number.MAX_SAFE_INTEGER;
 const steadyMs = (): number => performance.now();
 
 /** @throws `SERVICE_CONFIG_INVALID`, `TLS_UPSTREAM_FILES_INVALID` */
-export function composeUpstreams(composition: Composition, edge: EdgeConfig): Upstreams {
+export function composeUpstreams(composition: UpstreamsComposition, edge: EdgeConfig): Upstreams {
   const { log, metrics, onClose } = composition;
   const list = edge.upstreams ?? [{ url: edge.upstream ?? "" }];
   const parts = { composition, edge, events: upstreamEventCounter(metrics.registry) };
@@ -67,7 +69,7 @@ export function timesOf(
 }
 
 interface Parts {
-  readonly composition: Composition;
+  readonly composition: UpstreamsComposition;
   readonly edge: EdgeConfig;
   readonly events: ReturnType<typeof upstreamEventCounter>;
 }
@@ -122,7 +124,7 @@ function tlsOf(
   return tls;
 }
 
-function watch({ config, onClose, onReload }: Composition, tls: UpstreamTls): void {
+function watch({ config, onClose, onReload }: UpstreamsComposition, tls: UpstreamTls): void {
   const timer = setInterval(tls.look, config.tls.reloadSeconds * 1_000);
   timer.unref();
   onClose(() => clearInterval(timer));

@@ -24,7 +24,7 @@ import { PROBLEM_MEDIA_TYPE, problemOf } from "../problems.ts";
  * The largest body of Stile's own endpoints. An EK certificate chain with four intermediates, base64url,
  * is about 12 kB; a batch of 1,000 token requests is 261 kB.
  */
-const MAX_BODY_BYTES = 524_288;
+export const MAX_BODY_BYTES = 524_288;
 /** Event-loop delay (milliseconds) from which on new requests are answered 503. */
 const MAX_EVENT_LOOP_DELAY_MS = 1_000;
 

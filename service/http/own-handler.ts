@@ -1,17 +1,20 @@
 /** The public listener of a process that is no edge: Stile's own endpoints, and nothing to forward to. */
-import type { FastifyInstance } from "fastify";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import { checkRequestHead } from "../../tls/index.ts";
 import { StileError } from "../../wire/index.ts";
 import type { EdgeHandler } from "../edge/handler.ts";
 import { refuse, refuseUpgrade } from "../edge/refusal.ts";
 import { problemOf } from "../problems.ts";
 
-export function createOwnHandler(app: FastifyInstance): EdgeHandler {
+/** Answers a request whose head is sound. */
+export type OwnEndpoints = (request: IncomingMessage, response: ServerResponse) => void;
+
+export function createOwnHandler(ownEndpoints: OwnEndpoints): EdgeHandler {
   return {
     handle: (request, response) => {
       try {
         checkRequestHead(request);
-        app.routing(request, response);
+        ownEndpoints(request, response);
       } catch (error) {
         refuse(request, response, problemOf(error), {});
       }

@@ -2,11 +2,11 @@
  * Issuance for attesters, of an issuer that stands alone (RFC 9578 §5.2, §6.2): mutual TLS, a trust list, a
  * quota. The issuer gets the bytes of the request and nothing about the client behind them.
  */
-import { TLSSocket } from "node:tls";
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { ISSUANCE_MEDIA_TYPES } from "../../tokens/index.ts";
 import { StileError } from "../../wire/index.ts";
 import { issuanceMediaType, outcomeOf } from "../http/app.ts";
+import { peerOf } from "../http/peer.ts";
 import type { Metrics } from "../metrics.ts";
 import { type Tenant, TOKEN_REQUEST_PATH } from "./tenants.ts";
 import type { TrustedAttesters } from "./trusted-attesters.ts";
@@ -23,7 +23,7 @@ export function registerAttesterIssuance(
 ): void {
   /** @throws `SERVICE_HOST_UNKNOWN`, `TOKEN_ATTESTER_REFUSED` */
   const callerOf = (request: FastifyRequest): { name: string; issuer: Tenant["issuer"] } => {
-    const name = attesters.nameOf(certificateOf(request));
+    const name = attesters.nameOf(peerOf(request.raw.socket).certificateSha256);
     const { isFor, issuer } = tenantOf(request.headers.host);
     if (isFor(name)) return { name, issuer };
     throw new StileError("TOKEN_ATTESTER_REFUSED", "this attester may not ask this issuer");
@@ -64,12 +64,4 @@ export function registerAttesterIssuance(
       }
     },
   );
-}
-
-/** TLS 1.3 has made the client prove that it owns the certificate; the trust list says whether it counts. */
-function certificateOf({ raw: { socket } }: FastifyRequest): string | undefined {
-  if (!(socket instanceof TLSSocket)) return undefined;
-  // Typed as always there; without a certificate it is an empty object.
-  const { fingerprint256 } = socket.getPeerCertificate() as { fingerprint256?: string };
-  return fingerprint256?.replaceAll(":", "").toLowerCase();
 }

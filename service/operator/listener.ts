@@ -4,6 +4,7 @@
  */
 import { chmodSync, rmSync } from "node:fs";
 import { fastify, type FastifyInstance } from "fastify";
+import type { Registry } from "prom-client";
 import { StileError } from "../../wire/index.ts";
 import type { TrustedAttesters } from "../issuer/trusted-attesters.ts";
 import type { IssuerKeys } from "../keys/issuer-keys.ts";
@@ -38,6 +39,8 @@ export interface OperatorOptions extends OperatorParts {
   readonly listen: string;
   /** False while starting and draining. */
   readonly isReady: () => boolean;
+  /** Adds what other processes of the service have measured. */
+  readonly collect?: (own: Registry) => Promise<Registry>;
   /** The OpenAPI document of the public endpoints. */
   readonly openapi: () => object;
 }
@@ -97,7 +100,8 @@ function registerOperatorRoutes(app: FastifyInstance, options: OperatorOptions):
   app.get("/metrics", async (_request, reply) => {
     metrics.issuerKeys.reset();
     keys?.observe();
-    return reply.type(metrics.registry.contentType).send(await metrics.registry.metrics());
+    const registry = (await options.collect?.(metrics.registry)) ?? metrics.registry;
+    return reply.type(registry.contentType).send(await registry.metrics());
   });
   app.get("/openapi.json", () => options.openapi());
   refuseErrors(app, options);

@@ -1,6 +1,8 @@
-/** Which settings differ between two configurations, by their full paths: names, never values. */
+/** What an operator is told of a changed configuration: names of settings, never values; and what is wrong with it. */
+import { isStileError } from "../../wire/index.ts";
 import type { Config } from "../config/index.ts";
 
+/** By their full paths. */
 export function changedSettings(before: Config, after: Config): readonly string[] {
   return differences(before, after, "");
 }
@@ -18,4 +20,10 @@ function differences(before: unknown, after: unknown, path: string): string[] {
 
 function isSection(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** Of a configuration the message may be told: it names settings and files, and the operator wrote them. */
+export function reloadFault(error: unknown): { readonly code: string; readonly reason?: string } {
+  if (!isStileError(error)) return { code: "INTERNAL" };
+  return { code: error.code, reason: error.message };
 }

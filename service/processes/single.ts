@@ -3,11 +3,10 @@
  * at the certificate files and checks the configuration, but other settings hold from the next start on: with
  * `processes.workers` they can be changed without one.
  */
-import { isStileError } from "../../wire/index.ts";
 import type { Config } from "../config/index.ts";
 import type { Log } from "../log.ts";
 import { type Sidecar, startSidecar } from "../sidecar.ts";
-import { changedSettings } from "./settings.ts";
+import { changedSettings, reloadFault } from "./settings.ts";
 import { activatedSocket, connectSystemd, type Systemd } from "./systemd.ts";
 
 export interface SingleOptions {
@@ -82,10 +81,4 @@ function lookAtConfig(
     count("failed");
     log.write("error", "reload.failed", reloadFault(error));
   }
-}
-
-/** Of a configuration the message may be told: it names settings and files, and the operator wrote them. */
-export function reloadFault(error: unknown): { readonly code: string; readonly reason?: string } {
-  if (!isStileError(error)) return { code: "INTERNAL" };
-  return { code: error.code, reason: error.message };
 }

@@ -31,6 +31,8 @@ export interface KeyRing {
   remove(tokenKeyId: Uint8Array): void;
   /** All at once, or nothing. @throws `TOKEN_KEY_RING_INVALID` */
   replace(records: readonly IssuerKeyRecord[]): void;
+  /** Calls back after each change to the records. */
+  onChange(listener: () => void): void;
 }
 
 export interface KeyRingOptions {
@@ -43,6 +45,11 @@ export interface KeyRingOptions {
 export function createKeyRing(options: KeyRingOptions): KeyRing {
   const { clock } = options;
   let byId = indexOf(options.records, clock());
+  const listeners: (() => void)[] = [];
+  const take = (changed: ReadonlyMap<string, IssuerKeyRecord>): void => {
+    byId = changed;
+    for (const listener of listeners) listener();
+  };
 
   const all = (): IssuerKeyRecord[] => [...byId.values()];
   const isRedeemable = (record: IssuerKeyRecord): boolean => {
@@ -82,15 +89,16 @@ export function createKeyRing(options: KeyRingOptions): KeyRing {
       return liveRecords().some((record) => truncatedTokenKeyId(record.tokenKeyId) === truncated);
     },
     add(record) {
-      byId = indexOf([...all(), record], clock());
+      take(indexOf([...all(), record], clock()));
     },
     remove(tokenKeyId) {
       const id = encodeHex(tokenKeyId);
-      byId = new Map([...byId].filter(([key]) => key !== id));
+      take(new Map([...byId].filter(([key]) => key !== id)));
     },
     replace(records) {
-      byId = indexOf(records, clock());
+      take(indexOf(records, clock()));
     },
+    onChange: (listener) => void listeners.push(listener),
   };
 }
 

@@ -32,7 +32,7 @@ export interface RedeemerOptions {
   /** Public records are enough for types 0x0002 and 0xDA7A, which are verified without a secret. */
   readonly keyRing: KeyRing;
   readonly challenger: Challenger;
-  readonly spentStore: SpentStore;
+  readonly spentStore: Pick<SpentStore, "spend">;
   readonly crypto: TokenCrypto;
   /** Of types 0x0001 and 0x0005; without it they are refused. It holds private keys, so it is an issuer's. */
   readonly privateVerifier?: PrivateTokenVerifier;

@@ -15,7 +15,7 @@ const CALL_TIMEOUT_MS = 5_000;
 
 /** @throws `SERVICE_CONFIG_INVALID`, and where the address cannot be listened on */
 export async function listenExtAuthz(
-  { config, onClose, proxies }: Composition,
+  { config, onClose, proxies }: Pick<Composition, "config" | "onClose" | "proxies">,
   listen: string,
   options: AnswerOptions,
 ): Promise<void> {

@@ -1,0 +1,189 @@
+/**
+ * The keeper's end of the links: spends of all workers come together here and share the store's group commits.
+ * A peer that does not show the key of this start gets nothing, not even an answer.
+ */
+import { createServer, type Socket } from "node:net";
+import { timingSafeEqual } from "node:crypto";
+import type { PrivateTokenVerifier, SpentStore } from "../../tokens/index.ts";
+import { isStileError } from "../../wire/index.ts";
+import { errorFields, type Log } from "../log.ts";
+import { factsToJson, type KeeperFacts } from "./facts.ts";
+import {
+  createFrameReader,
+  encodeFrame,
+  encodeJsonFrame,
+  encodeSpendAnswers,
+  encodeVerifyAnswer,
+  FRAME,
+  type Frame,
+  type Hello,
+  isLinkError,
+  type LinkError,
+  parseJsonFrame,
+  parseSpendCalls,
+  parseVerifyCall,
+  type SpendAnswer,
+  type SpendCall,
+} from "./link-frames.ts";
+import type { SharedMetrics } from "./shared-metrics.ts";
+import { listenOnUnix } from "./unix-socket.ts";
+
+export interface KeeperLinksOptions {
+  readonly path: string;
+  /** Hexadecimal. */
+  readonly key: string;
+  readonly facts: () => KeeperFacts;
+  /** Of an edge. */
+  readonly spentStore?: Pick<SpentStore, "spend"> | undefined;
+  /** Where this process is the issuer as well. */
+  readonly privateVerifier?: PrivateTokenVerifier | undefined;
+  readonly metrics: SharedMetrics;
+  readonly log: Log;
+}
+
+export interface KeeperLinks {
+  readonly listen: () => Promise<void>;
+  /** After a change of the keys. */
+  readonly tellFacts: () => void;
+  /** @returns which workers were asked; their answers go to `metrics` */
+  readonly askMetrics: () => Iterable<number>;
+  /** Ends when every worker has let go, or at the deadline. */
+  readonly goAway: (deadlineMs: number) => Promise<void>;
+}
+
+/** A worker says who it is at once. */
+const HELLO_MS = 2_000;
+
+export function createKeeperLinks(options: KeeperLinksOptions): KeeperLinks {
+  const links = new Map<Socket, number>();
+  let whenEmpty: (() => void) | undefined;
+
+  function accept(socket: Socket): void {
+    const readFrames = createFrameReader();
+    const impatience = setTimeout(() => socket.destroy(), HELLO_MS);
+    const hear = (frame: Frame): void => {
+      if (links.has(socket)) answer(options, socket, frame, links.get(socket) ?? 0);
+      else {
+        links.set(socket, welcome(options, frame));
+        clearTimeout(impatience);
+        socket.write(encodeJsonFrame(FRAME.facts, factsToJson(options.facts())));
+      }
+    };
+    socket.on("data", (chunk: Buffer) => {
+      try {
+        for (const frame of readFrames(chunk)) hear(frame);
+      } catch (error) {
+        options.log.write("error", "link.refused", errorFields(error));
+        socket.destroy();
+      }
+    });
+    socket.on("error", () => socket.destroy());
+    socket.on("close", () => {
+      clearTimeout(impatience);
+      const worker = links.get(socket);
+      if (worker !== undefined) options.metrics.end(worker);
+      links.delete(socket);
+      if (links.size === 0) whenEmpty?.();
+    });
+  }
+
+  const server = createServer(accept);
+  const tellAll = (bytes: Buffer): void => {
+    for (const socket of links.keys()) socket.write(bytes);
+  };
+
+  return {
+    listen: () => listenOnUnix(server, options.path),
+    tellFacts: () => tellAll(encodeJsonFrame(FRAME.facts, factsToJson(options.facts()))),
+    askMetrics: () => {
+      tellAll(encodeFrame(FRAME.askMetrics, new Uint8Array(0)));
+      return links.values();
+    },
+    goAway: async (deadlineMs) => {
+      // Nobody may come back to this keeper.
+      server.close();
+      tellAll(encodeFrame(FRAME.goAway, new Uint8Array(0)));
+      if (links.size > 0) {
+        const timer = setTimeout(() => whenEmpty?.(), deadlineMs);
+        await new Promise<void>((resolve) => {
+          whenEmpty = resolve;
+        });
+        clearTimeout(timer);
+      }
+      for (const socket of links.keys()) socket.destroy();
+    },
+  };
+}
+
+/** @returns the worker's number. Throws for anything but a worker of this start. */
+function welcome({ key }: KeeperLinksOptions, frame: Frame): number {
+  const hello = frame.kind === FRAME.hello ? (parseJsonFrame(frame) as Partial<Hello>) : {};
+  const shown = Buffer.from(typeof hello.key === "string" ? hello.key : "", "hex");
+  const expected = Buffer.from(key, "hex");
+  if (shown.length !== expected.length || !timingSafeEqual(shown, expected)) {
+    throw new TypeError("a peer of the keeper has another key");
+  }
+  if (!Number.isSafeInteger(hello.worker)) throw new TypeError("a worker has no number");
+  return hello.worker ?? 0;
+}
+
+function answer(options: KeeperLinksOptions, socket: Socket, frame: Frame, worker: number): void {
+  switch (frame.kind) {
+    case FRAME.spends:
+      void answerSpends(options, socket, parseSpendCalls(frame.body));
+      return;
+    case FRAME.verify:
+      void answerVerify(options, socket, frame);
+      return;
+    case FRAME.metrics:
+      options.metrics.take(worker, parseJsonFrame(frame));
+      return;
+    default:
+      throw new TypeError("a worker sent a frame that is not a worker's");
+  }
+}
+
+/** Calls that are answered together leave together. */
+async function answerSpends(
+  options: KeeperLinksOptions,
+  socket: Socket,
+  calls: readonly SpendCall[],
+): Promise<void> {
+  const { spentStore } = options;
+  const settle = async ({ id, request }: SpendCall): Promise<SpendAnswer> => {
+    try {
+      if (spentStore === undefined) return { id, result: "TOKEN_STORE_UNAVAILABLE" };
+      return { id, result: await spentStore.spend(request) };
+    } catch (error) {
+      return { id, result: linkErrorOf(options, error, "TOKEN_STORE_UNAVAILABLE") };
+    }
+  };
+  const answers = await Promise.all(calls.map(settle));
+  if (socket.writable) socket.write(encodeFrame(FRAME.spent, encodeSpendAnswers(answers)));
+}
+
+async function answerVerify(
+  options: KeeperLinksOptions,
+  socket: Socket,
+  frame: Frame,
+): Promise<void> {
+  const { authenticator, id, input, tokenKeyId } = parseVerifyCall(frame.body);
+  let result: boolean | LinkError = "TOKEN_KEY_UNKNOWN";
+  try {
+    const { privateVerifier } = options;
+    if (privateVerifier !== undefined) {
+      result = await privateVerifier.verifyPrivate(tokenKeyId, input, authenticator);
+    }
+  } catch (error) {
+    result = linkErrorOf(options, error, "TOKEN_ISSUER_BUSY");
+  }
+  if (socket.writable) {
+    socket.write(encodeFrame(FRAME.verified, encodeVerifyAnswer({ id, result })));
+  }
+}
+
+function linkErrorOf({ log }: KeeperLinksOptions, error: unknown, other: LinkError): LinkError {
+  if (isStileError(error) && isLinkError(error.code)) return error.code;
+  log.write("error", "link.failed", errorFields(error));
+  return other;
+}

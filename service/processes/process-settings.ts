@@ -1,0 +1,78 @@
+/** Which process a setting is for. What nobody has thought of is the keeper's, which is replaced for it. */
+import type { Config } from "../config/index.ts";
+
+/** The supervisor has bound the socket, and every process knows the folder. */
+const FIXED = ["listen.host", "listen.port", "processes.socketDir"] as const;
+/** Of workers alone. */
+const WORKERS = [
+  "tls",
+  "processes",
+  "edge.upstream",
+  "edge.upstreams",
+  "edge.healthCheck",
+  "edge.ejection",
+  "edge.upstreamConnectSeconds",
+  "edge.upstreamFirstByteSeconds",
+  "edge.upstreamKeepSeconds",
+  "edge.proxyProtocol",
+  "edge.forwardedHeader",
+  "edge.adaptive",
+  "listen.proxyProtocol",
+  "edge.mode",
+  "edge.rules",
+  "edge.maxBodyBytes",
+  "edge.maxUpstreamRequests",
+  "edge.fastPath",
+  "edge.upstreamTimeoutSeconds",
+  "limits.drainSeconds",
+] as const;
+
+/** True for what holds from the next start of the whole service on. */
+export function needsRestart(setting: string): boolean {
+  return FIXED.some((fixed) => isWithin(setting, fixed));
+}
+
+export function isKeepersSetting(setting: string): boolean {
+  return !WORKERS.some((ours) => isWithin(setting, ours));
+}
+
+function isWithin(setting: string, section: string): boolean {
+  return setting === section || setting.startsWith(`${section}.`);
+}
+
+/** What a keeper does with it: it forwards nothing, so it has no upstream to look at. */
+export function keeperConfig(config: Config): Config {
+  if (config.edge === undefined) return config;
+  const { healthCheck: _workers, ...edge } = config.edge;
+  return { ...config, edge };
+}
+
+/** A worker's share of what the service may have in all. */
+export function workerConfig(config: Config): Config {
+  const { workers } = config.processes;
+  const share = (count: number): number => Math.ceil(count / Math.max(1, workers));
+  const { edge, tls } = config;
+  const { maxConnections, maxHandshakes } = tls;
+  const shared = {
+    ...config,
+    listen: {
+      ...config.listen,
+      passthrough: config.listen.passthrough.map((route) => ({
+        ...route,
+        maxConnections: share(route.maxConnections),
+      })),
+    },
+    tls: {
+      ...tls,
+      maxConnections: share(maxConnections),
+      maxHandshakes: share(maxHandshakes),
+    },
+  };
+  if (edge === undefined) return shared;
+  // Envoy asks the keeper.
+  const { extAuthz: _keepers, ...ours } = edge;
+  return {
+    ...shared,
+    edge: { ...ours, maxUpstreamRequests: share(edge.maxUpstreamRequests) },
+  };
+}
