@@ -16,11 +16,13 @@ const config: ViteUserConfig = mergeConfig(
         "test/interop/go.test.ts",
         "test/interop/envoy.test.ts",
         "test/interop/h2spec.test.ts",
+        "test/processes/supervisor.test.ts",
       ],
       exclude: ["node_modules/**"],
       env: {
         KILL_ROUNDS: "20",
         FUZZ_CASES: "1000000",
+        PROCESS_ROUNDS: "5",
         SHARED_TOKENS: "10000",
         WEBAUTHN_CASES: "5000",
         STILE_GO_INTEROP: "1",

@@ -28,7 +28,7 @@ export class Child {
   readonly #monotonicMs: () => number;
   readonly #stages = new Set<Stage>();
   readonly #waiting = new Set<() => void>();
-  #lastBeatMs: number;
+  #lastBeatMs: number | undefined;
   #port: number | undefined;
   #failure: StileError | undefined;
   #isGone = false;
@@ -39,7 +39,6 @@ export class Child {
     this.role = start.role;
     this.#monotonicMs = monotonicMs;
     this.startedMs = monotonicMs();
-    this.#lastBeatMs = this.startedMs;
     const socket = listenFd === undefined ? [] : [listenFd];
     this.#process = fork(SCRIPTS[start.role], [], {
       stdio: ["ignore", "inherit", "inherit", "ipc", ...socket],
@@ -105,14 +104,14 @@ export class Child {
     this.#process.kill("SIGKILL");
   }
 
-  /** Milliseconds since its last sign of life. */
+  /** Milliseconds since its last sign of life; 0 while its modules are loaded, which `until` watches. */
   silentMs(): number {
-    return this.#monotonicMs() - this.#lastBeatMs;
+    return this.#lastBeatMs === undefined ? 0 : this.#monotonicMs() - this.#lastBeatMs;
   }
 
   /** The supervisor itself stood still: silence says nothing. */
   forgiveSilence(): void {
-    this.#lastBeatMs = this.#monotonicMs();
+    if (this.#lastBeatMs !== undefined) this.#lastBeatMs = this.#monotonicMs();
   }
 
   #hear(message: FromChild): void {

@@ -27,9 +27,11 @@ const WORKERS = [
   "limits.drainSeconds",
 ] as const;
 
-/** True for what holds from the next start of the whole service on. */
-export function needsRestart(setting: string): boolean {
-  return FIXED.some((fixed) => isWithin(setting, fixed));
+/** @returns of the changed settings those that hold from the next start of the whole service on */
+export function needsRestart(changed: readonly string[], after: Config): readonly string[] {
+  const fixed = changed.filter((setting) => FIXED.some((one) => isWithin(setting, one)));
+  // Without workers there is one process, and no supervisor that could become it.
+  return after.processes.workers === 0 ? [...fixed, "processes.workers"] : fixed;
 }
 
 export function isKeepersSetting(setting: string): boolean {

@@ -116,7 +116,7 @@ export class Supervisor {
     try {
       const config = load();
       const changed = changedSettings(this.#config, config);
-      const fixed = changed.filter(needsRestart);
+      const fixed = needsRestart(changed, config);
       if (fixed.length > 0) {
         log.write("error", "reload.needs-restart", { settings: fixed.join(", ") });
         return "needs-restart";

@@ -32,6 +32,8 @@ export interface ServeChild {
   readonly lines: readonly LogLine[];
   /** The next line with this event from `from` on, which is by default the first line. */
   readonly event: (name: string, from?: number) => Promise<LogLine>;
+  /** What it has written to standard error. */
+  readonly errors: () => string;
   readonly exited: Promise<number | null>;
   /** SIGTERM, then its exit code. */
   readonly stop: () => Promise<number | null>;
@@ -87,7 +89,12 @@ export function startServe(
   const child = spawn(program, args, {
     cwd: root,
     env: { ...process.env, ...environment },
-    stdio: ["ignore", "pipe", "inherit"],
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let errors = "";
+  child.stderr.on("data", (chunk: Buffer) => {
+    errors += chunk.toString();
+    process.stderr.write(chunk);
   });
   const exited = once(child, "exit").then(([code]) => code as number | null);
   const lines: LogLine[] = [];
@@ -117,6 +124,7 @@ export function startServe(
     process: child,
     lines,
     event,
+    errors: () => errors,
     exited,
     stop: async () => {
       child.kill("SIGTERM");
