@@ -5,6 +5,9 @@
 import { Counter, Gauge, type Registry } from "prom-client";
 import type { Upstreams } from "../tls/index.ts";
 
+/** Of several processes, each of which has its own view of an upstream. */
+const AGGREGATORS = { usable: "min", requests_under_way: "sum", latency_seconds: "max" } as const;
+
 /** What happens to them, as it happens. */
 export function upstreamEventCounter(registry: Registry): Counter<"upstream" | "event"> {
   return new Counter({
@@ -22,35 +25,27 @@ export function registerUpstreamMetrics(
   steadyMs: () => number,
 ): void {
   const gauge = (
-    name: string,
+    name: keyof typeof AGGREGATORS,
     help: string,
-    aggregator: "sum" | "min" | "max",
     read: (upstream: Upstreams["all"][number]) => number,
   ): Gauge =>
     new Gauge({
-      // Of several processes, each of which has its own view.
-      aggregator,
       name: `stile_upstream_${name}`,
       help,
       labelNames: ["upstream"],
+      aggregator: AGGREGATORS[name],
       registers: [registry],
       collect() {
         for (const upstream of all) this.set({ upstream: upstream.name }, read(upstream));
       },
     });
-  gauge("usable", "1 for an upstream that requests go to, or are tried at", "min", (upstream) =>
+  gauge("usable", "1 for an upstream that requests go to, or are tried at", (upstream) =>
     upstream.stateAt(steadyMs()) === "out" ? 0 : 1,
   );
-  gauge(
-    "requests_under_way",
-    "requests and tunnels at an upstream",
-    "sum",
-    ({ underWay }) => underWay,
-  );
+  gauge("requests_under_way", "requests and tunnels at an upstream", ({ underWay }) => underWay);
   gauge(
     "latency_seconds",
     "moving average of the time to the head of an answer, quick to rise and slow to fall",
-    "max",
     (upstream) => upstream.latencyMs(steadyMs()) / 1_000,
   );
   const attempts = new Counter({

@@ -118,7 +118,8 @@ async function compose(
     ...edgeFactsOf(config),
     spentStore: link,
     ring,
-    privateVerifier: link,
+    // Their keys are the issuer's, and that is the keeper.
+    ...(config.role === "joint" ? { privateVerifier: link } : {}),
     ownEndpoints: own.handle,
   });
   return { handler, link };

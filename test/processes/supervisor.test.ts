@@ -153,7 +153,7 @@ async function admittedAgain(spent: ReadonlyMap<string, number>): Promise<number
   return again;
 }
 
-describe("a service of several processes", () => {
+describe("a service of several processes", { timeout: 60_000 * ROUNDS }, () => {
   it("has a keeper and its workers, and is ready", async () => {
     expect(children("keeper")).toHaveLength(1);
     expect(children("worker")).toHaveLength(WORKERS);
