@@ -17,6 +17,7 @@ const WORKERS = [
   "edge.proxyProtocol",
   "edge.forwardedHeader",
   "edge.adaptive",
+  "listen.passthrough",
   "listen.proxyProtocol",
   "edge.mode",
   "edge.rules",
