@@ -1,6 +1,7 @@
 /** Type 0xDA7A from request to admission: what is issued and redeemed, and what is not. */
 import { publicVerif, Token, TOKEN_TYPES } from "@cloudflare/privacypass-ts";
 import { describe, expect, it } from "vitest";
+import { createTokenClient } from "../../tokens/client/index.ts";
 import {
   checkExpirationGrid,
   createChallenger,
@@ -170,6 +171,24 @@ describe.skipIf(sharedMissing)("type 0xDA7A", () => {
     own.clock.advance(1);
     expect(await codeOfAsync(() => redeem(first, early))).toBe("TOKEN_EXPIRED");
     expect(await redeem(second, extensions)).toMatchObject({ outcome: "fresh" });
+  });
+
+  it("is asked for by our client, with its extensions alone", async () => {
+    const { challenge, clock, issuer, redeemer, tokenKey } = bench();
+    const extensions = latestExpiration(GRID, clock());
+    const client = createTokenClient();
+    const asked = { challenge: atOffset(challenge), tokenKey: atOffset(tokenKey), count: 1 };
+    const pending = await client.request({ ...asked, extensions: atOffset(extensions) });
+    const issued = await issuer.issue(pending.mediaType, pending.body);
+    const tampered = { ...issued, body: issued.body.with(9, (issued.body[9] ?? 0) ^ 1) };
+    expect(await codeOfAsync(() => pending.finalize(tampered))).toBe("TOKEN_AUTHENTICATOR_INVALID");
+    const [token = new Uint8Array(0)] = await pending.finalize(issued);
+    expect(await redeemer.redeem({ token, extensions, scope })).toMatchObject({ outcome: "fresh" });
+
+    for (const wrong of [asked, { ...asked, extensions: extensions.subarray(1) }]) {
+      expect(await codeOfAsync(() => client.request(wrong))).toBe("TOKEN_CHALLENGE_INVALID");
+    }
+    await expect(client.request({ ...asked, extensions, count: 2 })).rejects.toThrow(RangeError);
   });
 
   it("redeems what the issuer of privacypass-ts gives", async () => {

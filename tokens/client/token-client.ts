@@ -1,12 +1,22 @@
 /**
- * The client of token type 0x0002: blinds requests, finalises responses (RFC 9578 §6.1, §6.3), over
- * `@cloudflare/privacypass-ts`. The library is used for the blinding alone. Codecs and checks are ours,
+ * The client of token types 0x0002 and 0xDA7A: blinds requests, finalises responses (RFC 9578 §6.1, §6.3;
+ * draft-ietf-privacypass-public-metadata-issuance), over `@cloudflare/privacypass-ts`. The library is used for the blinding alone. Codecs and checks are ours,
  * and every array goes in as fresh memory: the library reads `bytes.buffer` from its start, so a pooled
  * Buffer would be misread, or its neighbours sent out.
  * It sends nothing: the caller posts `body` and hands the response in.
  */
-import { publicVerif, TokenChallenge as LibraryTokenChallenge } from "@cloudflare/privacypass-ts";
+import {
+  Extension as LibraryExtension,
+  Extensions as LibraryExtensions,
+  publicVerif,
+  TokenChallenge as LibraryTokenChallenge,
+} from "@cloudflare/privacypass-ts";
 import { constantTimeEqual, isStileError, StileError } from "../../wire/index.ts";
+import {
+  encodeExtendedTokenRequest,
+  parseExtendedTokenRequest,
+} from "../structures/extended-token-request.ts";
+import { parseExtensions } from "../structures/extensions.ts";
 import {
   DEFAULT_BATCH_LIMITS,
   encodeGenericBatchTokenRequest,
@@ -28,15 +38,20 @@ import {
   type TokenRequest,
   type TokenResponse,
 } from "../structures/token-request.ts";
-import { TOKEN_TYPE_BLIND_RSA } from "../structures/token-types.ts";
+import { TOKEN_TYPE_BLIND_RSA, TOKEN_TYPE_PARTIALLY_BLIND_RSA } from "../structures/token-types.ts";
 
 export interface TokenClientRequest {
   /** The encoded TokenChallenge as the origin sent it. */
   readonly challenge: Uint8Array;
   /** The issuer's public key, from its directory. */
   readonly tokenKey: Uint8Array;
-  /** 1 to 100. One token goes as a single request, more as a generic batch. */
+  /** 1 to 100. One token goes as a single request, more as a generic batch; with extensions, 1. */
   readonly count: number;
+  /**
+   * Encoded, for a challenge of type 0xDA7A and for no other; they go with the token when it is redeemed.
+   * Take what every client of the issuer takes: `latestExpiration`.
+   */
+  readonly extensions?: Uint8Array;
 }
 
 /** What an issuer answered; all of it hostile. */
@@ -70,18 +85,29 @@ export interface TokenClient {
 /** One request and the library's state that unblinds its response. */
 interface Blinded {
   readonly request: TokenRequest;
-  readonly client: publicVerif.Client;
+  readonly client: LibraryClient;
 }
+
+type LibraryClient = publicVerif.Client | publicVerif.ClientWithMetadata;
 
 /** Randomness (nonces, salts, blinds) comes from the runtime's WebCrypto. */
 export function createTokenClient(): TokenClient {
   return {
-    async request({ challenge, tokenKey, count }) {
-      if (!Number.isInteger(count) || count < 1 || count > DEFAULT_BATCH_LIMITS.maxItems) {
-        throw new RangeError(`count: expected 1 to ${DEFAULT_BATCH_LIMITS.maxItems}`);
+    async request({ challenge, tokenKey, count, extensions }) {
+      const most = extensions === undefined ? DEFAULT_BATCH_LIMITS.maxItems : 1;
+      if (!Number.isInteger(count) || count < 1 || count > most) {
+        throw new RangeError(`count: expected 1 to ${most}`);
       }
-      const libraryChallenge = asLibraryChallenge(challenge);
+      const tokenType =
+        extensions === undefined ? TOKEN_TYPE_BLIND_RSA : TOKEN_TYPE_PARTIALLY_BLIND_RSA;
+      const libraryChallenge = asLibraryChallenge(challenge, tokenType);
       const key = checkedTokenKey(tokenKey);
+      if (extensions !== undefined) {
+        const metadata = Uint8Array.from(extensions);
+        const one = await blindWithMetadata(libraryChallenge, key, metadata);
+        const body = encodeExtendedTokenRequest(one.request, metadata);
+        return { ...pendingIssuance([one]), body };
+      }
       const blinded: Blinded[] = [];
       for (let i = 0; i < count; i += 1) blinded.push(await blind(libraryChallenge, key));
       return pendingIssuance(blinded);
@@ -105,7 +131,7 @@ function pendingIssuance(blinded: readonly Blinded[]): PendingIssuance {
       }
       const responses = isBatch
         ? parseGenericBatchTokenResponse(body, DEFAULT_BATCH_LIMITS)
-        : [parseTokenResponse(body, TOKEN_TYPE_BLIND_RSA)];
+        : [parseTokenResponse(body, single.tokenType)];
       return finalizeAll(blinded, responses);
     },
   };
@@ -120,9 +146,9 @@ async function finalizeAll(
     throw new StileError("WIRE_LENGTH_OUT_OF_BOUNDS", message);
   }
   const tokens: Uint8Array[] = [];
-  for (const [i, { client }] of blinded.entries()) {
+  for (const [i, one] of blinded.entries()) {
     const response = responses[i];
-    if (response !== undefined) tokens.push(await unblind(client, response));
+    if (response !== undefined) tokens.push(await unblind(one, response));
   }
   if (tokens.length === 0) {
     throw new StileError("TOKEN_ISSUANCE_REFUSED", "the issuer issued no token");
@@ -136,9 +162,25 @@ async function blind(challenge: LibraryTokenChallenge, tokenKey: Uint8Array): Pr
   return { client, request: parseTokenRequest(request.serialize()) };
 }
 
+/** @param metadata encoded Extensions */
+async function blindWithMetadata(
+  challenge: LibraryTokenChallenge,
+  tokenKey: Uint8Array,
+  metadata: Uint8Array,
+): Promise<Blinded> {
+  const extensions = refusingMalformed(() => parseExtensions(metadata)).extensions.map(
+    ({ extensionData, extensionType }) =>
+      new LibraryExtension(extensionType, Uint8Array.from(extensionData)),
+  );
+  const mode = publicVerif.BlindRSAMode.PSS;
+  const client = new publicVerif.ClientWithMetadata(mode, new LibraryExtensions(extensions));
+  const request = await client.createTokenRequest(challenge, tokenKey);
+  return { client, request: parseExtendedTokenRequest(request.serialize()).request };
+}
+
 /** The library checks the unblinded signature under the token key (RFC 9474 §4.4). */
-async function unblind(client: publicVerif.Client, response: TokenResponse): Promise<Uint8Array> {
-  if (response.tokenType !== TOKEN_TYPE_BLIND_RSA) {
+async function unblind({ client, request }: Blinded, response: TokenResponse): Promise<Uint8Array> {
+  if (response.tokenType !== request.tokenType) {
     throw new StileError("TOKEN_TYPE_UNSUPPORTED", "token_type: expected that of the request");
   }
   try {
@@ -151,7 +193,7 @@ async function unblind(client: publicVerif.Client, response: TokenResponse): Pro
 }
 
 /** The library hashes its own encoding of the challenge, so that has to be the origin's bytes. */
-function asLibraryChallenge(bytes: Uint8Array): LibraryTokenChallenge {
+function asLibraryChallenge(bytes: Uint8Array, expectedType: number): LibraryTokenChallenge {
   const raw = Uint8Array.from(bytes);
   const { tokenType, issuerName, redemptionContext, originInfo } = refusingMalformed(() =>
     parseTokenChallenge(raw),
@@ -162,8 +204,9 @@ function asLibraryChallenge(bytes: Uint8Array): LibraryTokenChallenge {
     Uint8Array.from(redemptionContext),
     originInfo === "" ? undefined : originInfo.split(","),
   );
-  if (tokenType !== TOKEN_TYPE_BLIND_RSA || !constantTimeEqual(challenge.serialize(), raw)) {
-    throw new StileError("TOKEN_CHALLENGE_INVALID", "token_type: expected Blind RSA (2048-bit)");
+  if (tokenType !== expectedType || !constantTimeEqual(challenge.serialize(), raw)) {
+    const name = expectedType === TOKEN_TYPE_BLIND_RSA ? "Blind RSA" : "Partially Blind RSA";
+    throw new StileError("TOKEN_CHALLENGE_INVALID", `token_type: expected ${name} (2048-bit)`);
   }
   return challenge;
 }
