@@ -6,6 +6,7 @@ import { setTimeout as wait } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { forwardedHeadersOf } from "../../../tls/forwarded-headers.ts";
 import { freePort } from "../../support/child-sidecar.ts";
+import { openH2, requestH2 } from "../../support/h2-client.ts";
 import { nginxUpstream } from "../../support/nginx-upstream.ts";
 import { opensslCa } from "../../support/openssl-ca.ts";
 import { hasProgram, startProxy } from "../../support/proxy-process.ts";
@@ -65,6 +66,17 @@ describe.skipIf(!hasProgram("nginx"))("nginx with proxy_protocol", () => {
     // A client's own connection is kept for it, or none is.
     expect(new Set(connections).size).toBe(fastPath ? 2 : 3);
     expect(connections[0] === connections[2]).toBe(fastPath);
+  });
+
+  test("reads the address of an HTTP/2 client, whose requests have connections of their own", async () => {
+    const port = await nginxUpstream({ listen: "proxy_protocol", says });
+    const edge = await edgeTo("", { upstreams: upstreamsAt(port, { proxyProtocol: "v2" }) });
+    const session = await openH2(edge.port, edgeCertificates().ca);
+    const own = `<127.0.0.1|${session.socket.localPort}|${edge.port}|`;
+    const answers = await Promise.all([requestH2(session, {}), requestH2(session, {})]);
+    session.destroy();
+    for (const { body } of answers) expect(body).toContain(own);
+    expect(answers[0].body).not.toBe(answers[1].body);
   });
 
   test("reads it before TLS, and a client that a trusted proxy tells of, without its port", async () => {

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { freePort } from "../../support/child-sidecar.ts";
+import { openH2, requestH2 } from "../../support/h2-client.ts";
 import {
   hasProgram,
   nginxFolders,
@@ -127,6 +128,32 @@ describe.each(PATHS)("on %s", (_name, fastPath) => {
     expect(since("quick") / Math.max(1, since("slow"))).toBeGreaterThan(10);
   });
 
+  test("one that comes and goes under load fails no GET", async () => {
+    const steady = await httpServer((_body, response) => response.end("steady"));
+    const port = await freePort();
+    const upstreams = upstreamsTo([url(steady), url(port)], {
+      clock: quickClock,
+      ejection: { failures: 3, baseMs: 100, maxMs: 400 },
+    });
+    const edge = await edgeTo("", { upstreams, fastPath });
+    const load = startLoad(edge, 8);
+    let seen = 0;
+    for (let i = 0; i < 4; i += 1) {
+      const server = createHttpServer((_request, response) => response.end("flapping"));
+      await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
+      await until(() => (load.by["flapping"] ?? 0) > seen);
+      await wait(20);
+      seen = load.by["flapping"] ?? 0;
+      const closed = new Promise((resolve) => server.close(resolve));
+      server.closeAllConnections();
+      await closed;
+      await wait(20);
+    }
+    expect((await load.stop()).failures).toStrictEqual([]);
+    expect(upstreams.retries.made).toBeGreaterThan(0);
+    expect(upstreams.retries.refused).toBe(0);
+  });
+
   test("a POST that never left goes to the next, whole and once", async () => {
     const bodies: string[] = [];
     const alive = await httpServer((body, response) => {
@@ -185,6 +212,21 @@ describe.each(PATHS)("on %s", (_name, fastPath) => {
     await until(() => upstreams.all[0]?.stateAt(performance.now()) === "trial");
     expect(await talk(edge, GET)).toContain("back");
   });
+});
+
+test("an HTTP/2 request that never left goes to the next, whole and once", async () => {
+  const bodies: string[] = [];
+  const alive = await httpServer((body, response) => {
+    bodies.push(body);
+    response.end("alive");
+  });
+  const edge = await edgeTo("", { upstreams: upstreamsTo([url(await freePort()), url(alive)]) });
+  const session = await openH2(edge.port, edgeCertificates().ca);
+  const body = "b".repeat(300_000);
+  const answer = await requestH2(session, { ":method": "POST" }, body);
+  session.destroy();
+  expect(answer).toMatchObject({ status: 200, body: "alive" });
+  expect(bodies).toStrictEqual([body]);
 });
 
 test("a WebSocket goes to the next where one cannot be reached", async () => {

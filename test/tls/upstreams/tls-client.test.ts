@@ -1,6 +1,7 @@
 /** TLS towards upstreams: a real nginx that asks for certificates, and servers that must be refused, untouched. */
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server, type ServerOptions } from "node:https";
+import { createServer as createTcpServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -155,6 +156,27 @@ describe("rejects with 502, and no request arrives, where an upstream", () => {
     expect(hits()).toBe(0);
   });
 });
+
+test.each(PATHS)(
+  "rejects with 504 one that does not shake hands in time, on %s",
+  async (_n, fastPath) => {
+    const silent = createTcpServer((socket) => socket.on("error", () => undefined).resume());
+    closeAfterTest(() => new Promise((resolve) => silent.close(() => resolve())));
+    const { hits, port } = await countingServer(server);
+    const urls = [await listenOn(silent), port].map((at) => `https://127.0.0.1:${at}`);
+    const settings = { tls: tlsWith(), connectTimeoutMs: 100 };
+    const alone = await edgeTo("", {
+      upstreams: upstreamsTo(urls.slice(0, 1), { settings }),
+      fastPath,
+    });
+    expect(await talk(alone, GET)).toMatch(/^HTTP\/1.1 504 /);
+    expect(alone.codes).toStrictEqual(["TLS_UPSTREAM_TIMEOUT"]);
+    // Nothing was sent: where there is another, it is asked.
+    const both = await edgeTo("", { upstreams: upstreamsTo(urls, { settings }), fastPath });
+    expect(await talk(both, GET.replace("GET", "DELETE"))).toMatch(/^HTTP\/1.1 200 /);
+    expect(hits()).toBe(1);
+  },
+);
 
 test("an address in the subjectAltName is a name, and unsafeSkipVerification takes any", async () => {
   const byAddress = ca.issue({ name: "app", subjectAltName: "IP:127.0.0.1" });
