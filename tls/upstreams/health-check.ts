@@ -86,7 +86,8 @@ function checkOnce(
     stop();
     done(isGood);
   };
-  const timer = setTimeout(() => settle(false), timeoutMs);
+  // What has come while this process was busy with something else is read first.
+  const timer = setTimeout(() => setImmediate(() => settle(false)), timeoutMs);
   timer.unref();
   end = upstream.dial(undefined, false, (_error, socket) => {
     if (socket === undefined) {
