@@ -56,7 +56,7 @@ const ARGUMENTS: Readonly<Record<RivalName, Arguments>> = {
       write,
       `upstream app { server 127.0.0.1:${upstreamPort}; keepalive 64; keepalive_requests 1000000; }
 server {
-  listen 127.0.0.1:${port} ssl;
+  listen 127.0.0.1:${port} ssl http2;
   ssl_certificate ${certificateFile};
   ssl_certificate_key ${keyFile};
   ssl_protocols TLSv1.3;
@@ -76,7 +76,7 @@ defaults
   timeout client 30s
   timeout server 30s
 frontend tls
-  bind 127.0.0.1:${port} ssl crt ${crt} ssl-min-ver TLSv1.3 curves X25519:P-256 alpn http/1.1
+  bind 127.0.0.1:${port} ssl crt ${crt} ssl-min-ver TLSv1.3 curves X25519:P-256 alpn h2,http/1.1
   http-request return status 200 content-type text/plain string "hello" if { path /local }
   default_backend app
 backend app

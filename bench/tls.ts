@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { connect, type TLSSocket } from "node:tls";
 import { freePort } from "../test/support/child-sidecar.ts";
 import { ratio } from "./format.ts";
+import { http2Load } from "./h2.ts";
 import { clearanceHeader } from "./requests.ts";
 import { isInstalled, type Rival, RIVALS, startNginxUpstream, startRival } from "./rivals.ts";
 import { type BenchServer, type SidecarSettings, startServer } from "./servers.ts";
@@ -41,7 +42,7 @@ interface Setup {
 }
 
 export async function benchTls(): Promise<void> {
-  const missing = ["wrk", "taskset", "nginx"].find((program) => !isInstalled(program));
+  const missing = ["wrk", "h2load", "taskset", "nginx"].find((program) => !isInstalled(program));
   if (missing !== undefined) {
     console.log(`TLS beside other proxies                  skipped: ${missing} is not installed`);
     return;
@@ -128,12 +129,21 @@ async function printTable({ cleared, open, rivals }: Setup): Promise<void> {
     await row(`forwarded, ${size}, open`, open, forwarding(path));
     await row(`forwarded, ${size}, by clearance`, cleared, forwarding(path));
   }
+  await row("HTTP/2: answered locally", open, http2("/.well-known/jwks.json"), http2("/local"));
+  await row("HTTP/2: forwarded, 1 kB, open", open, http2("/"));
+  await row("HTTP/2: forwarded, by clearance", cleared, http2("/"));
 }
 
 /** NaN for a server that does not forward. */
 function forwarding(path: string): Measure {
   const measure = load(path);
   return (target) => (target.isLocal === true ? Promise.resolve(Number.NaN) : measure(target));
+}
+
+/** NaN for a server that speaks HTTP/1.1 alone. */
+function http2(path: string): Measure {
+  const measure = http2Load(path, OTHER_CORE);
+  return (target) => Promise.resolve(target.isLocal === true ? Number.NaN : measure(target));
 }
 
 /** The means of several turns, without a first one that warms up. */

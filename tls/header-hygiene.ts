@@ -17,6 +17,16 @@ const HOP_BY_HOP: ReadonlySet<string> = new Set([
   "upgrade",
 ]);
 
+/** What HTTP/2 does not have (RFC 9113 §8.2.2), in lower case. `TE` may say `trailers`. */
+export const CONNECTION_SPECIFIC: ReadonlySet<string> = new Set([
+  "connection",
+  "http2-settings",
+  "keep-alive",
+  "proxy-connection",
+  "transfer-encoding",
+  "upgrade",
+]);
+
 /** What upstreams believe of a client because a proxy said so. Names as they compare: see {@link canonical}. */
 const SPOOFABLE: ReadonlySet<string> = new Set([
   "cf-connecting-ip",

@@ -2,7 +2,7 @@
 import { constants, type ServerHttp2Stream } from "node:http2";
 import type { ListenerLimits } from "../listener.ts";
 import type { Http2Request } from "./request.ts";
-import { resetStream } from "./reset.ts";
+import { resetStream } from "./stream-ends.ts";
 import type { Http2Response } from "./response.ts";
 import type { Http2Tunnel } from "./tunnel.ts";
 

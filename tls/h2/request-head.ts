@@ -6,7 +6,7 @@
  */
 import type { IncomingHttpHeaders } from "node:http";
 import { StileError } from "../../wire/index.ts";
-import type { RawHeaders } from "../header-hygiene.ts";
+import { CONNECTION_SPECIFIC, type RawHeaders } from "../header-hygiene.ts";
 
 export interface TranslatedHead {
   readonly method: string;
@@ -18,15 +18,6 @@ export interface TranslatedHead {
   readonly isTunnel: boolean;
 }
 
-/** RFC 9113 §8.2.2; TE may say `trailers`. */
-const CONNECTION_SPECIFIC: ReadonlySet<string> = new Set([
-  "connection",
-  "http2-settings",
-  "keep-alive",
-  "proxy-connection",
-  "transfer-encoding",
-  "upgrade",
-]);
 /** RFC 8441 §5 has no use for it, and Node's WebSocket client sends it all the same. */
 const WEBSOCKET_KEY = "sec-websocket-key";
 

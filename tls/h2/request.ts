@@ -7,7 +7,7 @@ import type { ServerHttp2Stream } from "node:http2";
 import { Readable } from "node:stream";
 import type { TLSSocket } from "node:tls";
 import type { TranslatedHead } from "./request-head.ts";
-import { resetStream } from "./reset.ts";
+import { readOn, resetStream } from "./stream-ends.ts";
 
 export class Http2Request extends Readable {
   readonly httpVersion = "2.0";
@@ -24,7 +24,6 @@ export class Http2Request extends Readable {
   readonly #isTunnel: boolean;
   readonly #onContent: (bytes: number) => void;
   #hasEnded: boolean;
-  #isRead = false;
 
   /** @param onContent hears of content as it is read */
   constructor(
@@ -81,15 +80,7 @@ export class Http2Request extends Readable {
   }
 
   override _read(): void {
-    const stream = this.#stream;
-    if (!this.#isRead) {
-      this.#isRead = true;
-      stream.on("data", (chunk: Buffer) => {
-        this.#onContent(chunk.length);
-        if (!this.push(chunk)) stream.pause();
-      });
-    }
-    stream.resume();
+    readOn(this.#stream, this, this.#onContent);
   }
 
   /** Of what is not complete, the stream ends with it. */

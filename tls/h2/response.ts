@@ -6,16 +6,10 @@
 import type { OutgoingHttpHeader, OutgoingHttpHeaders } from "node:http";
 import { constants, type ServerHttp2Stream } from "node:http2";
 import { Writable } from "node:stream";
+import { CONNECTION_SPECIFIC } from "../header-hygiene.ts";
 import type { Http2Request } from "./request.ts";
-import { resetStream } from "./reset.ts";
+import { resetStream, StreamWriter } from "./stream-ends.ts";
 
-const CONNECTION_SPECIFIC: ReadonlySet<string> = new Set([
-  "connection",
-  "keep-alive",
-  "proxy-connection",
-  "transfer-encoding",
-  "upgrade",
-]);
 /** Without content, whatever is written (RFC 9110 §6.4.1). */
 const BODYLESS: ReadonlySet<number> = new Set([204, 205, 304]);
 
@@ -27,16 +21,17 @@ export class Http2Response extends Writable {
   /** HTTP/2 has none. */
   statusMessage = "";
   readonly #stream: ServerHttp2Stream;
+  readonly #writer: StreamWriter;
   readonly #headers = new Map<string, OutgoingHttpHeader>();
   readonly #trailers: Record<string, string[]> = {};
   #isBodyless = false;
   #isLeft = false;
-  #isWaiting = false;
 
   constructor(stream: ServerHttp2Stream, request: Http2Request) {
     super({ decodeStrings: true });
     this.req = request;
     this.#stream = stream;
+    this.#writer = new StreamWriter(stream);
     stream.on("wantTrailers", () => stream.sendTrailers(this.#trailers));
     stream.once("close", () => {
       this.#isLeft = !this.destroyed;
@@ -59,7 +54,7 @@ export class Http2Response extends Writable {
 
   /** The client has to read first. */
   get isBlocked(): boolean {
-    return this.#isWaiting;
+    return this.#writer.isBlocked;
   }
 
   setHeader(name: string, value: OutgoingHttpHeader): this {
@@ -130,32 +125,18 @@ export class Http2Response extends Writable {
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: Done): void {
-    const stream = this.#stream;
-    if (!stream.headersSent) this.writeHead(this.statusCode);
-    if (this.#isBodyless || stream.destroyed || stream.writableEnded || stream.write(chunk)) {
-      done();
-      return;
-    }
-    this.#isWaiting = true;
-    stream.once("drain", () => {
-      this.#isWaiting = false;
-      done();
-    });
+    if (!this.#stream.headersSent) this.writeHead(this.statusCode);
+    if (this.#isBodyless) done();
+    else this.#writer.write(chunk, done);
   }
 
   override _final(done: Done): void {
-    const stream = this.#stream;
-    if (!stream.headersSent) this.writeHead(this.statusCode);
-    this.#isWaiting = true;
-    const finish = (): void => {
-      this.#isWaiting = false;
+    if (!this.#stream.headersSent) this.writeHead(this.statusCode);
+    this.#writer.end(() => {
       done();
       // The rest of a request that nobody reads (RFC 9113 §8.1).
-      if (!this.req.complete) stream.close(constants.NGHTTP2_NO_ERROR);
-    };
-    if (stream.writableFinished) finish();
-    else if (stream.writableEnded) stream.once("finish", finish);
-    else stream.end(finish);
+      if (!this.req.complete) this.#stream.close(constants.NGHTTP2_NO_ERROR);
+    });
   }
 
   /** The error is the stream's reset, and of interest to nobody else. */

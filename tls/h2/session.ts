@@ -267,7 +267,8 @@ class Http2Connection implements FastConnection {
       ? limits.keepAliveTimeoutMs + KEEP_ALIVE_GRACE_MS
       : limits.headersTimeoutMs;
     if (!isOver(limit)) return;
-    observe("h2-timeout");
+    // That a kept connection ends is no event.
+    if (!this.#hasBegun) observe("h2-timeout");
     this.#close();
   }
 

@@ -4,21 +4,21 @@
  */
 import { constants, type ServerHttp2Stream } from "node:http2";
 import { Duplex } from "node:stream";
-import { resetStream } from "./reset.ts";
+import { readOn, resetStream, StreamWriter } from "./stream-ends.ts";
 
 export class Http2Tunnel extends Duplex {
   /** Of the handshake at the upstream (RFC 6455 §4.1). */
   readonly webSocketKey: string;
   readonly #stream: ServerHttp2Stream;
   readonly #onContent: (bytes: number) => void;
-  #isRead = false;
-  #isWaiting = false;
+  readonly #writer: StreamWriter;
 
   /** @param onContent hears of what the client sends as it is read */
   constructor(stream: ServerHttp2Stream, webSocketKey: string, onContent: (bytes: number) => void) {
     super();
     this.webSocketKey = webSocketKey;
     this.#stream = stream;
+    this.#writer = new StreamWriter(stream);
     this.#onContent = onContent;
     stream.once("end", () => {
       // A reset is an end, too, but none to pass on.
@@ -40,40 +40,19 @@ export class Http2Tunnel extends Duplex {
 
   /** The client has to read first. */
   get isBlocked(): boolean {
-    return this.#isWaiting;
+    return this.#writer.isBlocked;
   }
 
   override _read(): void {
-    const stream = this.#stream;
-    if (!this.#isRead) {
-      this.#isRead = true;
-      stream.on("data", (chunk: Buffer) => {
-        this.#onContent(chunk.length);
-        if (!this.push(chunk)) stream.pause();
-      });
-    }
-    stream.resume();
+    readOn(this.#stream, this, this.#onContent);
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
-    const stream = this.#stream;
-    if (stream.destroyed || stream.writableEnded || stream.write(chunk)) {
-      done();
-      return;
-    }
-    this.#isWaiting = true;
-    stream.once("drain", () => {
-      this.#isWaiting = false;
-      done();
-    });
+    this.#writer.write(chunk, done);
   }
 
   override _final(done: () => void): void {
-    this.#isWaiting = true;
-    this.#stream.end(() => {
-      this.#isWaiting = false;
-      done();
-    });
+    this.#writer.end(done);
   }
 
   override _destroy(_error: Error | null, done: () => void): void {
