@@ -28,7 +28,7 @@ export interface PassthroughRoute {
 
 export type PassthroughEvent = "passthrough" | "passthrough-busy" | "passthrough-failed";
 
-/** What is known of a connection once it has ended. No address is. */
+/** What is known of a connection once it has ended; of none that was above its limit. No address is. */
 export interface PassthroughRecord {
   /** Of the configuration, not as the client wrote it. */
   readonly name: string;
@@ -104,6 +104,8 @@ export function createPassthrough(
       serverName === undefined ? undefined : findByName(targets, serverName),
     forward: (client, target, hello, ends) => {
       const over = (event: PassthroughEvent): void => {
+        // A flood is counted, and does not fill the log as well.
+        if (event === "passthrough-busy") return;
         const { bytesRead: receivedBytes, bytesWritten: sentBytes } = client;
         record({ name: target.name, event, ja4: ja4Of(hello), receivedBytes, sentBytes });
       };

@@ -4,7 +4,9 @@
  */
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { promisify } from "node:util";
@@ -32,6 +34,7 @@ import {
   type TestEdge,
   type TestUpstream,
 } from "../../support/tls-edge.ts";
+import { CHROMIUM, chromiumMissing } from "../../web/browser.ts";
 import {
   bytes,
   helloBody,
@@ -202,6 +205,19 @@ describe.skipIf(!hasProgram("nginx"))("a real nginx behind it, with its own cert
     ]);
   });
 
+  test.skipIf(chromiumMissing)("is reached by Chromium, which offers the hybrid", async () => {
+    const edge = await start(await nginx(""));
+    const dir = mkdtempSync(join(tmpdir(), "stile-chromium-"));
+    const args = ["--headless", "--no-sandbox", "--disable-gpu", `--user-data-dir=${dir}`];
+    const resolve = "--host-resolver-rules=MAP pass.example 127.0.0.1";
+    const at = ["--ignore-certificate-errors", resolve, "--dump-dom"];
+    const browser = run(CHROMIUM ?? "", [...args, ...at, `https://pass.example:${edge.port}/`]);
+    expect((await browser).stdout).toContain("passed for 127.0.0.1|");
+    rmSync(dir, { recursive: true, force: true, maxRetries: 5 });
+    expect(edge.events).not.toContain("client-hello-refused");
+    expect(asked).toBe(0);
+  });
+
   test("is reached at a Unix socket", async () => {
     await nginx("");
     const edge = await start(0, { upstream: { kind: "unix", path: nginxSocket() } });
@@ -332,12 +348,16 @@ describe("a connection that is passed through", () => {
     const held = client.writableLength + (target.sockets[0]?.writableLength ?? 0);
     // What neither side reads stays with the senders, but for the kernel's buffers.
     expect(held).toBeGreaterThan(MUCH);
+    // And goes on when they do.
     target.sockets[0]?.resume();
     let got = 0;
     client.on("data", (piece: Buffer) => (got += piece.length)).resume();
-    await vi.waitFor(() => expect(got).toBe(MUCH), { timeout: 5_000 });
-    await vi.waitFor(() =>
-      expect(target.received[0]).toHaveLength(MUCH + helloFor("pass.example").length),
+    const sent = MUCH + helloFor("pass.example").length;
+    await vi.waitFor(
+      () => expect([got, target.sockets[0]?.bytesRead]).toStrictEqual([MUCH, sent]),
+      {
+        timeout: 10_000,
+      },
     );
   });
 
@@ -363,7 +383,7 @@ describe("a connection that is passed through", () => {
     expect(edge.events.at(-1)).toBe("passthrough-busy");
     target.sockets[0]?.end();
     first.end();
-    await vi.waitFor(() => expect(edge.records).toHaveLength(2));
+    await vi.waitFor(() => expect(edge.records).toMatchObject([{ event: "passthrough" }]));
     (await connectPlain(edge.port)).write(helloFor("pass.example"));
     await vi.waitFor(() => expect(edge.events.at(-1)).toBe("passthrough"));
     const nowhere = await start(await freePort());
@@ -461,6 +481,12 @@ describe("bad input where connections are passed through", () => {
     cut.end(whole.subarray(0, 30));
     expect(await answer).toBe("");
     expect(edge.events).toStrictEqual(Array(3).fill("client-hello-refused"));
+    // A proxy's check, with nothing behind its header.
+    const sends = await start(target.port, {}, { sendsProxyHeader: () => true });
+    const check = await connectPlain(sends.port);
+    const nothing = readAll(check);
+    check.end("PROXY UNKNOWN\r\n");
+    expect(await nothing).toBe("");
     expect(target.sockets).toHaveLength(0);
   });
 
