@@ -20,11 +20,13 @@ import {
 import { createNodeTokenCrypto, encodeRsaPublicKey, rawRsaSign } from "../../tokens/node/index.ts";
 import {
   createPartiallyBlindSigner,
-  derivePrivateKey,
   generatePartiallyBlindRsaKey,
   partiallyBlindRsaEngine,
 } from "../../tokens/partially-blind-rsa/index.ts";
-import { privateKeyOfPrimes } from "../../tokens/partially-blind-rsa/private-key.ts";
+import {
+  derivePrivateKey,
+  privateKeyOfPrimes,
+} from "../../tokens/partially-blind-rsa/private-key.ts";
 import {
   derivePublicExponent,
   derivePublicKey,
@@ -114,7 +116,11 @@ describe.skipIf(sharedMissing)("partially blind RSA against vectors", () => {
   it("derives a private exponent that inverts the public one, in the form of PKCS #1", () => {
     const [vector] = readVectors(CFRG);
     if (vector === undefined) throw new Error("no vector");
-    const derived = derivePrivateKey(keyOfPrimes(vector), Uint8Array.of(1));
+    const derived = derivePrivateKey(
+      partiallyBlindRsaEngine(),
+      keyOfPrimes(vector),
+      Uint8Array.of(1),
+    );
     const der = Uint8Array.from(derived.export({ format: "der", type: "pkcs1" }));
     const key = parseRsaPrivateKey(atOffset(der));
     expect(encodeRsaPrivateKey(key)).toEqual(der);

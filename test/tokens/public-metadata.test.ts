@@ -332,6 +332,18 @@ describe.skipIf(sharedMissing)("type 0xDA7A", () => {
       const redeem = (): unknown => own.redeemer.redeem({ token: bytes, scope, ...presented });
       expect(await codeOfAsync(async () => redeem())).toBe(code);
     }
+    // Faults together give the code of the earlier check: key, challenge, metadata, signature.
+    const late = encodeExtensions([expiring(START)]);
+    const elsewhere = Uint8Array.from(tampered).fill(1, 34, 66);
+    const unknownKey = Uint8Array.from(elsewhere).fill(1, 66, 98);
+    for (const [code, bytes] of [
+      ["TOKEN_EXPIRED", tampered],
+      ["TOKEN_CHALLENGE_MISMATCH", elsewhere],
+      ["TOKEN_KEY_UNKNOWN", unknownKey],
+    ] as const) {
+      const redeem = (): unknown => own.redeemer.redeem({ token: bytes, scope, extensions: late });
+      expect(await codeOfAsync(async () => redeem())).toBe(code);
+    }
     // Only what could be good costs a signature's time.
     expect(verified).toBe(3);
     expect(own.store.requests).toHaveLength(0);

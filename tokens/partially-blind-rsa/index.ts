@@ -3,5 +3,5 @@
  * only verifies is part of the engine of Node (`tokens/node/`).
  */
 export { generatePartiallyBlindRsaKey } from "./generate.ts";
-export { derivePrivateKey, partiallyBlindRsaEngine } from "./private-key.ts";
+export { partiallyBlindRsaEngine } from "./private-key.ts";
 export { createPartiallyBlindSigner, type PartiallyBlindSigner } from "./signer.ts";

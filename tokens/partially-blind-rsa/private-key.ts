@@ -22,12 +22,15 @@ type SafePrimes = Pick<RsaPrivateKey, "modulus" | "prime1" | "prime2" | "coeffic
 
 /**
  * The private key for a metadata string. Takes 2 ms.
+ * @param lib of {@link partiallyBlindRsaEngine}
  * @param privateKey `rsaEncryption`, of two safe primes; with others the result signs nothing that verifies
- * @throws `TOKEN_ENGINE_MISSING` where the runtime exports no OpenSSL; `TOKEN_KEY_STORE_INVALID` for primes that
- * cannot be safe
+ * @throws `TOKEN_KEY_STORE_INVALID` for primes that cannot be safe
  */
-export function derivePrivateKey(privateKey: KeyObject, metadata: Uint8Array): KeyObject {
-  const lib = partiallyBlindRsaEngine();
+export function derivePrivateKey(
+  lib: Libcrypto,
+  privateKey: KeyObject,
+  metadata: Uint8Array,
+): KeyObject {
   const der = privateKey.export({ format: "der", type: "pkcs1" });
   try {
     const primes = parseRsaPrivateKey(der);

@@ -5,7 +5,7 @@
 import type { KeyObject } from "node:crypto";
 import { encodeHex } from "../../wire/index.ts";
 import { rawRsaSign } from "../node/raw-rsa.ts";
-import { derivePrivateKey } from "./private-key.ts";
+import { derivePrivateKey, partiallyBlindRsaEngine } from "./private-key.ts";
 
 /** Derived keys that are kept: more than the metadata which a policy lets through at a time. */
 const MAX_DERIVED_KEYS = 32;
@@ -15,20 +15,24 @@ export interface PartiallyBlindSigner {
    * The blind signature, checked against the derived public key before it leaves.
    * @param blindedMessage hostile
    * @param metadata checked by the issuer's policy
-   * @throws `TOKEN_REQUEST_INVALID`, `TOKEN_SIGNATURE_FAULT`, `TOKEN_ENGINE_MISSING`
+   * @throws `TOKEN_REQUEST_INVALID`, `TOKEN_SIGNATURE_FAULT`; `TOKEN_KEY_STORE_INVALID` for a key of other primes
    */
   sign(blindedMessage: Uint8Array, metadata: Uint8Array): Uint8Array<ArrayBuffer>;
 }
 
-/** @param privateKey of `generatePartiallyBlindRsaKey`, or another of two safe primes */
+/**
+ * @param privateKey of `generatePartiallyBlindRsaKey`, or another of two safe primes
+ * @throws `TOKEN_ENGINE_MISSING`
+ */
 export function createPartiallyBlindSigner(privateKey: KeyObject): PartiallyBlindSigner {
+  const lib = partiallyBlindRsaEngine();
   const derived = new Map<string, KeyObject>();
 
   function keyOf(metadata: Uint8Array): KeyObject {
     const name = encodeHex(metadata);
     const known = derived.get(name);
     if (known !== undefined) return known;
-    const key = derivePrivateKey(privateKey, metadata);
+    const key = derivePrivateKey(lib, privateKey, metadata);
     const [oldest] = derived.keys();
     if (derived.size >= MAX_DERIVED_KEYS && oldest !== undefined) derived.delete(oldest);
     derived.set(name, key);
