@@ -315,18 +315,21 @@ function answerTo(
     // The client is gone: what it asked for need not be done.
     const leave = (): void => void upstream.destroy();
     response.once("close", leave);
-    upstream.once("close", () => response.off("close", leave));
+    const fail = (error: Error): void => {
+      response.off("close", leave);
+      reject(error);
+    };
     upstream.once("response", (answer) => {
       if (isFinalStatus(answer.statusCode)) resolve(answer);
       else upstream.destroy();
     });
-    upstream.on("error", reject);
-    upstream.once("close", () => reject(new Error("the upstream closed the connection")));
+    upstream.on("error", fail);
+    upstream.once("close", () => fail(new Error("the upstream closed the connection")));
     // Until there is a connection the body stays where it is: it may have to go elsewhere.
     upstream.once("socket", () => {
       sending.isSent = true;
       sendBody(request, body, upstream, (error) => {
-        reject(error);
+        fail(error);
         upstream.destroy();
       });
     });

@@ -1,17 +1,26 @@
 /** TLS towards upstreams: a real nginx that asks for certificates, and servers that must be refused, untouched. */
+import { randomBytes } from "node:crypto";
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server, type ServerOptions } from "node:https";
 import { createServer as createTcpServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createServer as createTlsServer } from "node:tls";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createUpstreamTls, type Upstreams, type UpstreamTls } from "../../../tls/index.ts";
 import { nginxUpstream } from "../../support/nginx-upstream.ts";
 import { type IssuedFiles, type OpensslCa, opensslCa } from "../../support/openssl-ca.ts";
 import { hasProgram } from "../../support/proxy-process.ts";
 import { codeOf } from "../../support/reject.ts";
-import { upstreamsTo } from "../../support/tls-edge.ts";
-import { bodyOf, closeAfterTest, edgeTo, listenOn, talk } from "../../support/tls-edges.ts";
+import { connectTls, readAll, readUntil, upstreamsTo } from "../../support/tls-edge.ts";
+import {
+  bodyOf,
+  closeAfterTest,
+  edgeCertificates,
+  edgeTo,
+  listenOn,
+  talk,
+} from "../../support/tls-edges.ts";
 
 const GET = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
 const PATHS = [
@@ -50,6 +59,18 @@ function tlsWith(options: Partial<TlsOptions> = {}): UpstreamTls {
 
 const upstreamAt = (port: number, tls: UpstreamTls): Upstreams =>
   upstreamsTo([`https://127.0.0.1:${port}`], { settings: { tls } });
+
+/** The content of a chunked body. */
+function unchunked(body: string): string {
+  const pieces: string[] = [];
+  for (let at = 0; ;) {
+    const end = body.indexOf("\r\n", at);
+    const size = parseInt(body.slice(at, end), 16);
+    if (!(size > 0)) return pieces.join("");
+    pieces.push(body.slice(end + 2, end + 2 + size));
+    at = end + 4 + size;
+  }
+}
 
 /** Counts what gets through to HTTP. */
 async function countingServer(
@@ -177,6 +198,46 @@ test.each(PATHS)(
     expect(hits()).toBe(1);
   },
 );
+
+test.each(PATHS)("8 MiB go there and back, over %s", async (_path, fastPath) => {
+  const cert = readFileSync(server.certificateFile);
+  const echo = createServer({ cert, key: readFileSync(server.keyFile) }, (request, response) => {
+    request.pipe(response);
+  });
+  closeAfterTest(async () => {
+    echo.closeAllConnections();
+    await new Promise((resolve) => echo.close(resolve));
+  });
+  const upstreams = upstreamAt(await listenOn(echo), tlsWith());
+  const edge = await edgeTo("", { upstreams, fastPath });
+  const body = randomBytes(2 ** 23).toString("latin1");
+  const length = `\r\nContent-Length: ${body.length}\r\n\r\n`;
+  const head = GET.replace("GET", "POST").replace("\r\n\r\n", length);
+  expect(unchunked(bodyOf(await talk(edge, head + body))) === body).toBe(true);
+});
+
+test("a WebSocket's directions end one by one over TLS, too", async () => {
+  const cert = readFileSync(server.certificateFile);
+  const options = { cert, key: readFileSync(server.keyFile), allowHalfOpen: true };
+  const tunnel = createTlsServer(options, (socket) => {
+    let told = "";
+    socket.on("error", () => undefined);
+    socket.once("data", () => {
+      socket.write("HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+      socket.on("data", (chunk: Buffer) => (told += chunk.toString()));
+      socket.once("end", () => socket.end(`told ${told}`));
+    });
+  });
+  closeAfterTest(() => new Promise((resolve) => tunnel.close(() => resolve())));
+  const edge = await edgeTo("", { upstreams: upstreamAt(await listenOn(tunnel), tlsWith()) });
+  const socket = await connectTls(edge.port, edgeCertificates().ca);
+  socket.allowHalfOpen = true;
+  const [upgraded, all] = [readUntil(socket, "\r\n\r\n"), readAll(socket)];
+  socket.write(GET.replace("close", "upgrade\r\nUpgrade: websocket"));
+  expect(await upgraded).toMatch(/^HTTP\/1.1 101 /);
+  socket.end("this");
+  expect(await all).toContain("told this");
+});
 
 test("an address in the subjectAltName is a name, and unsafeSkipVerification takes any", async () => {
   const byAddress = ca.issue({ name: "app", subjectAltName: "IP:127.0.0.1" });
