@@ -19,7 +19,7 @@ const TURNS = 4;
 const SECONDS = 3;
 /** Lines of the recipe that have to do with the clearance. */
 const CLEARANCE =
-  /^ *(?:acl clearance_|use_backend app|http-request (?:set-var|track-sc0|sc-set-gpt0)).*\n/gm;
+  /^ *(?:acl clearance_|use_backend app|http-request (?:set-var|allow|track-sc0|sc-set-gpt0)).*\n/gm;
 
 interface Measured {
   readonly perSecond: number;

@@ -7,6 +7,7 @@ import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import type { IncomingHttpHeaders } from "node:http";
 import { connect as connectHttp2 } from "node:http2";
+import { Agent } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
@@ -108,6 +109,30 @@ async function raw(
 /** An Authorization header with a token for what this proxy's client is challenged with. */
 async function mint(name: ProxyName): Promise<string> {
   return target.mintFor(await get(name, "/"));
+}
+
+/** Requests one behind the other on a connection of their own; fails where there was another one. */
+async function onOneConnection<T>(
+  name: ProxyName,
+  use: (ask: (headers: Record<string, string>) => Promise<number>) => Promise<T>,
+): Promise<T> {
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  let connections = 0;
+  const { createConnection } = agent;
+  agent.createConnection = function counted(...args) {
+    connections += 1;
+    return createConnection.apply(this, args);
+  };
+  const url = `https://${hostOf(name)}/`;
+  try {
+    const result = await use(async (headers) => {
+      return (await exchange({ url, method: "GET", headers, ca: target.ca, agent })).status;
+    });
+    expect(connections).toBe(1);
+    return result;
+  } finally {
+    agent.destroy();
+  }
 }
 
 function clearanceIn({ headers }: ExchangeAnswer): string | undefined {
@@ -294,6 +319,27 @@ describe.each(NAMES)("%s, with its recipe", (name) => {
     },
   );
 
+  it.skipIf(!isHere)("rejects them also on the connection of one that holds", async () => {
+    const good = clearanceIn(await get(name, "/", { authorization: await mint(name) })) ?? "";
+    key ??= openClearanceKey(target.dir);
+    const { bad, sound } = forgeClearances(good.slice(COOKIE.length + 1), await key, Date.now());
+    await onOneConnection(name, async (ask) => {
+      expect(await ask({ cookie: good })).toBe(200);
+      for (const [what, jwt] of Object.entries(bad)) {
+        const before = seen.length;
+        expect([await ask({ cookie: `${COOKIE}=${jwt}` }), seen.length], what).toEqual([
+          401,
+          before,
+        ]);
+        expect(await ask({ cookie: good }), what).toBe(200);
+      }
+      expect(await ask({})).toBe(401);
+      const cookie = `${COOKIE}=${sound}`;
+      expect(await ask({ cookie })).toBe(200);
+      expect(await ask({ cookie, host: "localhost" })).toBeGreaterThanOrEqual(401);
+    });
+  });
+
   it.skipIf(!isHere)("speaks HTTP/2, with cookies in pieces", async () => {
     const cookie = clearanceIn(await get(name, "/", { authorization: await mint(name) })) ?? "";
     const session = connectHttp2(`https://${hostOf(name)}`, { ca: target.ca });
@@ -327,8 +373,12 @@ describe("a clearance that was admitted", () => {
       const cookie = await admitted(name);
       const elsewhere = await get(name, "/", { cookie, host: "localhost" });
       expect(elsewhere.status, name).toBeGreaterThanOrEqual(401);
-      const status = async (): Promise<number> => (await get(name, "/", { cookie })).status;
-      await expect.poll(status, patience).toBe(401);
+      // On a connection that knows it, and then on others.
+      await onOneConnection(name, async (ask) => {
+        expect(await ask({ cookie }), name).toBe(200);
+        await expect.poll(() => ask({ cookie }), patience).toBe(401);
+      });
+      expect((await get(name, "/", { cookie })).status, name).toBe(401);
     };
     await Promise.all(installed.map((name) => checkEnd(name)));
   });
