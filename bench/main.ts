@@ -1,7 +1,8 @@
 /**
  * `npm run bench`: what Stile costs, as ratios to what the machine can do, all in one run. The floors are
  * `openssl speed`, a bare server of the same runtime, and node:crypto alone. Bounded: about two minutes.
- * `--only edge`, `issuance`, `store`, `haproxy`, `tls`, `attest` or `page` runs one part.
+ * `edge`, `issuance`, `store`, `haproxy`, `tls`, `attest` or `page` as an argument runs one part, and so does
+ * `--only PART`; `tls --profile` says where the CPU of a handshake and of a forwarded request goes instead.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, cpus, tmpdir } from "node:os";
@@ -17,7 +18,7 @@ import { clearanceHeader, getRequest, tokenHeaders } from "./requests.ts";
 import { type BenchServer, startServer } from "./servers.ts";
 import { benchPage } from "./page.ts";
 import { benchSpentStore } from "./spent-store.ts";
-import { benchTls } from "./tls.ts";
+import { benchTls, profileTls } from "./tls.ts";
 
 const CONNECTIONS = 32;
 const REQUESTS = 20_000;
@@ -31,11 +32,15 @@ const PARTS = {
   issuance: runIssuance,
   store: runStore,
   haproxy: runHaproxy,
-  tls: benchTls,
+  tls: runTls,
   attest: runAttest,
   page: runPage,
 } as const;
 
+const argument = parseArgs({
+  options: { only: { type: "string" }, profile: { type: "boolean" } },
+  allowPositionals: true,
+});
 const dir = mkdtempSync(join(tmpdir(), "stile-bench-bare-"));
 const servers: BenchServer[] = [];
 try {
@@ -46,10 +51,10 @@ try {
 }
 
 async function main(): Promise<void> {
-  const { only } = parseArgs({ options: { only: { type: "string" } } }).values;
+  const only = argument.values.only ?? argument.positionals[0];
   const names = Object.keys(PARTS).filter((name) => only === undefined || name === only);
   if (names.length === 0) {
-    console.error(`--only ${only}: expected ${Object.keys(PARTS).join(" or ")}`);
+    console.error(`${only}: expected ${Object.keys(PARTS).join(" or ")}`);
     process.exitCode = 2;
     return;
   }
@@ -57,6 +62,10 @@ async function main(): Promise<void> {
     `${cpus()[0]?.model ?? "unknown CPU"}, ${availableParallelism()} cores, Node ${process.versions.node}`,
   );
   for (const [name, part] of Object.entries(PARTS)) if (names.includes(name)) await part();
+}
+
+async function runTls(): Promise<void> {
+  await (argument.values.profile === true ? profileTls() : benchTls());
 }
 
 async function runPage(): Promise<void> {

@@ -28,6 +28,8 @@ export interface RivalOptions {
 
 export interface Rival {
   readonly port: number;
+  /** Of the first of its processes. */
+  readonly pid: number;
   /** Of all its processes. */
   readonly cpuSeconds: () => number;
   readonly stop: () => Promise<void>;
@@ -73,7 +75,7 @@ server {
 defaults
   mode http
   timeout connect 5s
-  timeout client 30s
+  timeout client 120s
   timeout server 30s
 frontend tls
   bind 127.0.0.1:${port} ssl crt ${crt} ssl-min-ver TLSv1.3 curves X25519:P-256 alpn h2,http/1.1
@@ -166,7 +168,7 @@ async function start(
     if (child.exitCode === null) await stop();
     throw new Error(`${program} did not start: ${told}`, { cause });
   });
-  return { port, stop, cpuSeconds: () => treeCpuSeconds(child.pid ?? 0) };
+  return { port, pid: child.pid ?? 0, stop, cpuSeconds: () => treeCpuSeconds(child.pid ?? 0) };
 }
 
 async function ready(child: ChildProcess, port: number): Promise<void> {

@@ -70,6 +70,8 @@ async function startBare(certificateDir: string): Promise<() => Promise<void>> {
     },
     (_request, response) => response.setHeader("content-length", HELLO.length).end(HELLO),
   );
+  // As the sidecar's, so that connections are held as long.
+  server.keepAliveTimeout = 75_000;
   const port = await listen(server);
   say({ port, ca: readFileSync(caFile, "utf8"), host: `localhost:${port}`, dir: certificateDir });
   return async () => closeNow(server);

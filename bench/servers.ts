@@ -19,6 +19,7 @@ export interface ServerFacts {
 }
 
 export interface BenchServer extends ServerFacts {
+  readonly pid: number;
   /** Seconds of CPU, user and system, of the process so far. */
   readonly cpuSeconds: () => number;
   readonly stop: () => Promise<void>;
@@ -37,15 +38,26 @@ export type ServerKind = "sidecar" | "bare" | "upstream";
 /** USER_HZ: the unit of /proc/PID/stat, fixed at 100 on Linux. */
 const TICKS_PER_SECOND = 100;
 
-/** @param core the only one that it may use */
+/**
+ * @param core the only one that it may use
+ * @param nodeArgs of Node itself
+ */
 export async function startServer(
   kind: ServerKind,
   args: readonly string[],
   core?: number,
+  nodeArgs: readonly string[] = [],
 ): Promise<BenchServer> {
   const script = new URL("./server-process.ts", import.meta.url).pathname;
   const pinned = core === undefined ? [] : ["taskset", "-c", String(core)];
-  const [program = "", ...words] = [...pinned, process.execPath, script, kind, ...args];
+  const [program = "", ...words] = [
+    ...pinned,
+    process.execPath,
+    ...nodeArgs,
+    script,
+    kind,
+    ...args,
+  ];
   const child = spawn(program, words, {
     stdio: ["pipe", "pipe", "inherit"],
   });
@@ -58,6 +70,7 @@ export async function startServer(
   const facts = JSON.parse(String(first[0])) as ServerFacts;
   return {
     ...facts,
+    pid: child.pid ?? 0,
     cpuSeconds: () => cpuSecondsOf(child.pid ?? 0),
     stop: () => stop(child, exited),
   };

@@ -11,6 +11,8 @@ import { connect, type TLSSocket } from "node:tls";
 import { freePort } from "../test/support/child-sidecar.ts";
 import { ratio } from "./format.ts";
 import { http2Load } from "./h2.ts";
+import { idleBytes } from "./idle.ts";
+import { printProfile } from "./profile.ts";
 import { clearanceHeader } from "./requests.ts";
 import { isInstalled, type Rival, RIVALS, startNginxUpstream, startRival } from "./rivals.ts";
 import { type BenchServer, type SidecarSettings, startServer } from "./servers.ts";
@@ -26,6 +28,7 @@ interface Target {
   readonly port: number;
   readonly ca: string;
   readonly cpuSeconds: () => number;
+  readonly pid: number;
   /** Further headers of each request. */
   readonly headers: readonly string[];
   /** It answers everything itself. */
@@ -82,7 +85,7 @@ async function setUp(dir: string, onStop: (stop: () => Promise<void>) => void): 
       ...files,
     });
     onStop(rival.stop);
-    rivals.push({ name, ca, headers: [], port, cpuSeconds: rival.cpuSeconds });
+    rivals.push({ name, ca, headers: [], port, pid: rival.pid, cpuSeconds: rival.cpuSeconds });
   }
   const bare = await startServer("bare", [join(dir, "bare")], SERVER_CORE);
   onStop(bare.stop);
@@ -96,10 +99,10 @@ async function setUp(dir: string, onStop: (stop: () => Promise<void>) => void): 
 
 function targetOf(
   name: string,
-  { ca, cpuSeconds, host, port }: BenchServer,
+  { ca, cpuSeconds, host, pid, port }: BenchServer,
   headers: readonly string[],
 ): Target {
-  return { name, ca, cpuSeconds, port, headers: [`Host: ${host}`, ...headers] };
+  return { name, ca, cpuSeconds, pid, port, headers: [`Host: ${host}`, ...headers] };
 }
 
 async function printTable({ cleared, open, rivals }: Setup): Promise<void> {
@@ -132,6 +135,52 @@ async function printTable({ cleared, open, rivals }: Setup): Promise<void> {
   await row("HTTP/2: answered locally", open, http2("/.well-known/jwks.json"), http2("/local"));
   await row("HTTP/2: forwarded, 1 kB, open", open, http2("/"));
   await row("HTTP/2: forwarded, by clearance", cleared, http2("/"));
+  await printIdle([open, ...rivals]);
+}
+
+/** Once each: what is counted is not time. */
+async function printIdle(targets: readonly Target[]): Promise<void> {
+  console.log("10,000 idle keep-alive connections held, kB of memory each");
+  for (const target of targets) {
+    const host = target.headers[0]?.slice("Host: ".length) ?? "localhost";
+    const path = target === targets[0] ? "/.well-known/jwks.json" : "/local";
+    const bytes = await idleBytes({ ...target, host, path });
+    const said = Number.isNaN(bytes)
+      ? "skipped: this process may not open as many files (ulimit -Hn)"
+      : (bytes / 1_024).toFixed(1).padStart(6);
+    console.log(`  ${target.name.padEnd(12)}${said}`);
+  }
+}
+
+const PROFILE_ROUNDS = 4;
+
+/** `npm run bench -- tls --profile`: full handshakes, and requests with a clearance forwarded. */
+export async function profileTls(): Promise<void> {
+  const missing = ["wrk", "taskset", "nginx"].find((program) => !isInstalled(program));
+  if (missing !== undefined) {
+    console.log(`where the CPU goes                      skipped: ${missing} is not installed`);
+    return;
+  }
+  const dir = mkdtempSync(join(tmpdir(), "stile-bench-tls-"));
+  const port = await freePort();
+  const upstream = await startNginxUpstream(dir, port, OTHER_CORE);
+  const start = (nodeArgs: readonly string[]): Promise<BenchServer> =>
+    startServer("sidecar", [`http://127.0.0.1:${port}`], SERVER_CORE, nodeArgs);
+  const profile = async (title: string, measure: Measure): Promise<void> =>
+    printProfile(title, start, async ({ mark, server }) => {
+      const target = targetOf("Stile", server, [await clearanceHeader(server)]);
+      await measure(target);
+      mark();
+      for (let round = 0; round < PROFILE_ROUNDS; round += 1) await measure(target);
+    });
+  try {
+    await profile("full handshakes", handshakes(false));
+    await profile("forwarded, 1 kB, by clearance", load("/"));
+    await profile("forwarded, 1 MiB, by clearance", load("/mebibyte"));
+  } finally {
+    await upstream.stop();
+    rmSync(dir, { recursive: true, force: true });
+  }
 }
 
 /** NaN for a server that does not forward. */
