@@ -20,6 +20,7 @@ import { peerOf } from "../http/peer.ts";
 import { errorFields, type Log } from "../log.ts";
 import type { RevocationRoutes } from "../operator/revocations.ts";
 import { loadPolicy } from "../policy/load.ts";
+import { metadataPolicyOf } from "../issuer/metadata-policy.ts";
 import type { Composition } from "../sidecar.ts";
 import type { AttesterState } from "../state.ts";
 import { VERSION } from "../version.ts";
@@ -95,10 +96,17 @@ export async function composeAttester(
   };
 }
 
-function composeRemoteIssuer({ config, onClose }: Composition, { issuer }: AttesterConfig): Issuer {
+function composeRemoteIssuer(
+  { clock, config, onClose }: Composition,
+  { issuer }: AttesterConfig,
+): Issuer {
   if (issuer === undefined) throw new TypeError("the configuration was checked");
   const limits = batchLimits(config.issuer.maxBatch);
-  const remote = createRemoteIssuer({ config: issuer, limits });
+  const remote = createRemoteIssuer({
+    config: issuer,
+    limits,
+    ...metadataPolicyOf(config.issuer, clock),
+  });
   onClose(() => remote.close());
   return remote;
 }

@@ -9,6 +9,7 @@ import {
   countTokenRequests,
   type IssuanceMediaType,
   type IssuanceResult,
+  type MetadataPolicy,
   type Issuer,
   MEDIA_TYPE_AMORTIZED_BATCH_REQUEST,
   MEDIA_TYPE_AMORTIZED_BATCH_RESPONSE,
@@ -27,6 +28,8 @@ import { PROBLEM_PREFIX } from "../problems.ts";
 export interface RemoteIssuerOptions {
   readonly config: RemoteIssuerConfig;
   readonly limits: { readonly maxItems: number; readonly maxBytes: number };
+  /** Where the attester holds its clients to the issuer's grid, too. */
+  readonly metadataPolicy?: MetadataPolicy;
 }
 
 const MAX_CONNECTIONS = 16;
@@ -51,7 +54,11 @@ export interface RemoteIssuer extends Issuer {
 }
 
 /** @throws `SERVICE_CONFIG_INVALID` where a file cannot be read */
-export function createRemoteIssuer({ config, limits }: RemoteIssuerOptions): RemoteIssuer {
+export function createRemoteIssuer({
+  config,
+  limits,
+  metadataPolicy,
+}: RemoteIssuerOptions): RemoteIssuer {
   const agent = new Agent({
     keepAlive: true,
     maxSockets: MAX_CONNECTIONS,
@@ -62,7 +69,7 @@ export function createRemoteIssuer({ config, limits }: RemoteIssuerOptions): Rem
   });
   const url = new URL(TOKEN_REQUEST_PATH, config.url).href;
   return {
-    examine: (mediaType, body) => countTokenRequests(mediaType, body, limits),
+    examine: (mediaType, body) => countTokenRequests(mediaType, body, limits, metadataPolicy),
     issue: async (mediaType, body) => {
       const count = countTokenRequests(mediaType, body, limits);
       const headers = {

@@ -88,17 +88,24 @@ describe.skipIf(sharedMissing)("three sidecars with public metadata", () => {
     await split.startRole("issuer");
   });
 
-  it("tell the device when the issuer refuses its metadata", async () => {
+  it("refuse metadata off the grid at the attester, and else at the issuer", async () => {
     const { challenge, tokenKey } = await challenged();
     const days = BigInt(Math.floor(Date.now() / 1_000 / DAY));
     const timestamp = (days + 4n) * BigInt(DAY);
     const late: Extension = expirationExtension({ timestamp, timestampPrecision: BigInt(DAY) });
     const { body } = await libraryRequest(challenge, tokenKey!, [late]);
-    const answer = await device.request(MEDIA_TYPE_TOKEN_REQUEST, body);
-    expect([answer.status, problemIn(answer).type]).toEqual([
-      422,
-      "urn:stile:problem:token-metadata-refused",
-    ]);
+    const refused = async (): Promise<string> => {
+      const answer = await device.request(MEDIA_TYPE_TOKEN_REQUEST, body);
+      return `${answer.status} ${problemIn(answer).type}`;
+    };
+    const byPolicy = "422 urn:stile:problem:token-metadata-refused";
+    await split.stopRole("issuer");
+    expect(await refused()).toBe(byPolicy);
+    await split.stopRole("attester");
+    await split.startRole("attester", { issuer: {} });
+    expect(await refused()).toBe("503 urn:stile:problem:token-issuer-unavailable");
+    await split.startRole("issuer");
+    expect(await refused()).toBe(byPolicy);
     const { request } = parseExtendedTokenRequest(body);
     const cut = encodeExtendedTokenRequest(request, encodeExtensions([late]).subarray(0, -1));
     expect((await device.request(MEDIA_TYPE_TOKEN_REQUEST, cut)).status).toBe(422);

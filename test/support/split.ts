@@ -43,7 +43,7 @@ export interface Split {
 export interface SplitSettings {
   /** Further settings of the section `issuer`. */
   readonly issuer?: object;
-  /** Settings of the section `issuer` at the issuer and at the edge. */
+  /** Settings of the section `issuer` at all three. */
   readonly tokens?: object;
   /** Puts into the folder what is to be there before they start. */
   readonly prepare?: (dir: string) => Promise<void>;
@@ -83,6 +83,7 @@ export async function startSplit(
       },
     },
     attester: {
+      issuer: { ...settings.tokens },
       attester: {
         manufacturerRootsFile: join(dir, "roots.pem"),
         issuer: { url: url("issuer"), caFile, ...filesOf(certificate), timeoutSeconds: 5 },

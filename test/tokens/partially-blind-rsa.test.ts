@@ -6,6 +6,7 @@ import {
   encodeExtendedTokenRequest,
   encodeExtensions,
   encodeToken,
+  EXTENSION_TYPE_EXPIRATION,
   expirationExtension,
   parseExpirationTimestamp,
   parseExtendedTokenRequest,
@@ -36,7 +37,7 @@ import {
   encodeRsaPrivateKey,
   parseRsaPrivateKey,
 } from "../../tokens/partially-blind-rsa/rsa-private-key.ts";
-import { concatBytes, encodeHex, isStileError } from "../../wire/index.ts";
+import { concatBytes, decodeHex, encodeHex, isStileError } from "../../wire/index.ts";
 import { codeOf } from "../support/reject.ts";
 import { sharedMissing } from "../support/shared.ts";
 import { metadataVectors, privateKeyOf } from "./metadata-fixtures.ts";
@@ -208,6 +209,20 @@ describe("the structures of public metadata", () => {
       extensionData: new Uint8Array(0),
     }));
     expect(() => encodeExtensions(descending)).toThrow(RangeError);
+  });
+
+  it("reads and writes the expiration of the draft's example, as google/anonymous-tokens has it", () => {
+    const bytes = decodeHex("0014000100100000000000000e100000000064a5bdb0");
+    const example = { timestampPrecision: 3600n, timestamp: 1_688_583_600n };
+    const [extension] = parseExtensions(atOffset(bytes)).extensions;
+    expect(extension?.extensionType).toBe(EXTENSION_TYPE_EXPIRATION);
+    const data = extension?.extensionData ?? new Uint8Array(0);
+    expect(parseExpirationTimestamp(data)).toEqual(example);
+    expect(encodeExtensions([expirationExtension(example)])).toEqual(bytes);
+    const two = decodeHex("000b0001000101000200020202");
+    const parsed = parseExtensions(two).extensions;
+    expect(parsed.map(({ extensionType }) => extensionType)).toEqual([1, 2]);
+    expect(encodeExtensions(parsed)).toEqual(two);
   });
 
   it("rejects an expiration of another length", () => {

@@ -37,17 +37,21 @@ type SingleTokenRequest = Pick<ExtendedTokenRequest, "request"> & Partial<Extend
 /**
  * How many tokens a body asks for, by the same strict parse as issuance.
  * @param body hostile
- * @throws `TOKEN_REQUEST_INVALID`, `TOKEN_TYPE_UNSUPPORTED`, `TOKEN_BATCH_TOO_LARGE`
+ * @param metadataPolicy of an attester that holds its clients to it; without it, metadata is the issuer's to judge
+ * @throws `TOKEN_REQUEST_INVALID`, `TOKEN_TYPE_UNSUPPORTED`, `TOKEN_BATCH_TOO_LARGE`, `TOKEN_METADATA_REFUSED`
  */
 export function countTokenRequests(
   mediaType: IssuanceMediaType,
   body: Uint8Array,
   limits: BatchLimits,
+  metadataPolicy?: MetadataPolicy,
 ): number {
   switch (mediaType) {
-    case MEDIA_TYPE_TOKEN_REQUEST:
-      parseSingle(body);
+    case MEDIA_TYPE_TOKEN_REQUEST: {
+      const { extensions } = parseSingle(body);
+      if (extensions !== undefined) metadataPolicy?.checkRequested(extensions);
       return 1;
+    }
     case MEDIA_TYPE_GENERIC_BATCH_REQUEST:
       return refusingMalformed(() => parseGenericBatchTokenRequest(body, limits)).length;
     case MEDIA_TYPE_AMORTIZED_BATCH_REQUEST:
