@@ -17,6 +17,7 @@ const config: ViteUserConfig = mergeConfig(
         "test/interop/envoy.test.ts",
         "test/interop/h2spec.test.ts",
         "test/processes/supervisor.test.ts",
+        "test/processes/systemd.test.ts",
       ],
       exclude: ["node_modules/**"],
       env: {

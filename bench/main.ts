@@ -1,7 +1,7 @@
 /**
  * `npm run bench`: what Stile costs, as ratios to what the machine can do, all in one run. The floors are
  * `openssl speed`, a bare server of the same runtime, and node:crypto alone. Bounded: about two minutes.
- * `edge`, `issuance`, `store`, `haproxy`, `tls`, `attest` or `page` as an argument runs one part, and so does
+ * `edge`, `issuance`, `store`, `haproxy`, `tls`, `attest`, `page` or `processes` as an argument runs one part, and so does
  * `--only PART`; `tls --profile` says where the CPU of a handshake and of a forwarded request goes instead.
  */
 import { mkdtempSync, rmSync } from "node:fs";
@@ -17,6 +17,7 @@ import { runLoad } from "./load.ts";
 import { clearanceHeader, getRequest, tokenHeaders } from "./requests.ts";
 import { type BenchServer, startServer } from "./servers.ts";
 import { benchPage } from "./page.ts";
+import { benchProcesses } from "./processes.ts";
 import { benchSpentStore } from "./spent-store.ts";
 import { benchTls, profileTls } from "./tls.ts";
 
@@ -35,6 +36,7 @@ const PARTS = {
   tls: runTls,
   attest: runAttest,
   page: runPage,
+  processes: benchProcesses,
 } as const;
 
 const argument = parseArgs({

@@ -8,9 +8,12 @@ import { createServer as createHttpsServer } from "node:https";
 import { type AddressInfo, createServer as createNetServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Config } from "../service/config/index.ts";
 import { developmentCertificates } from "../service/dev/certificates.ts";
 import { prepareDevelopment } from "../service/dev/development.ts";
 import { createLog } from "../service/log.ts";
+import { bindPublicSocket } from "../service/processes/listening-socket.ts";
+import { Supervisor } from "../service/processes/supervisor.ts";
 import { startSidecar } from "../service/sidecar.ts";
 import type { ServerFacts, SidecarSettings } from "./servers.ts";
 
@@ -29,7 +32,7 @@ function start(): Promise<() => Promise<void>> {
 
 async function startTheSidecar(
   upstream: string,
-  { fastPath = true, isOpen = false, tokenTypes = [2] }: SidecarSettings,
+  { fastPath = true, isOpen = false, tokenTypes = [2], workers = 0 }: SidecarSettings,
 ): Promise<() => Promise<void>> {
   const dir = mkdtempSync(join(tmpdir(), "stile-bench-"));
   const port = await freePort();
@@ -47,12 +50,30 @@ async function startTheSidecar(
       limits: { requestsPerMinute: 10_000_000, drainSeconds: 1 },
     },
   });
-  const sidecar = await startSidecar(config, { clock: Date.now, log: createLog("silent") });
+  const service = { ...config, processes: { ...config.processes, workers } };
+  const stopService = workers === 0 ? await startOne(service) : await startSeveral(service);
   say({ port, ca: readFileSync(caFile, "utf8"), host: `localhost:${port}`, dir });
   return async () => {
-    await sidecar.stop();
+    await stopService();
     rmSync(dir, { recursive: true, force: true });
   };
+}
+
+async function startOne(config: Config): Promise<() => Promise<void>> {
+  const sidecar = await startSidecar(config, { clock: Date.now, log: createLog("silent") });
+  return sidecar.stop;
+}
+
+async function startSeveral(config: Config): Promise<() => Promise<void>> {
+  const supervisor = new Supervisor(config, {
+    log: createLog("silent"),
+    listenFd: await bindPublicSocket(config.listen),
+    clock: Date.now,
+    monotonicMs: () => performance.now(),
+    onHopeless: () => process.exit(1),
+  });
+  await supervisor.start();
+  return () => supervisor.stop();
 }
 
 async function startBare(certificateDir: string): Promise<() => Promise<void>> {

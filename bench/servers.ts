@@ -31,6 +31,8 @@ export interface SidecarSettings {
   /** A rule opens every path. */
   readonly isOpen?: boolean;
   readonly tokenTypes?: readonly number[];
+  /** With a keeper and a supervisor; 0: one process. */
+  readonly workers?: number;
 }
 
 export type ServerKind = "sidecar" | "bare" | "upstream";

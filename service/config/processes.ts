@@ -1,6 +1,7 @@
 /** Settings of the processes that the service is made of (docs/processes.md). */
 import { Type } from "typebox";
 import { section, text, whole } from "./kinds.ts";
+import type { Config } from "./types.ts";
 
 export interface ProcessesConfig {
   readonly workers: number;
@@ -30,6 +31,22 @@ const settings = Type.Object(
   },
   section,
 );
+
+/** What would have no effect, or would not hold, in so many processes. */
+export function processesFault({
+  edge,
+  processes,
+}: Pick<Config, "edge" | "processes">): string | undefined {
+  const { socketDir, workers } = processes;
+  if (workers === 0 && socketDir !== undefined) {
+    return "processes.socketDir is for processes.workers of 1 and more";
+  }
+  // Each worker would let a signature in once.
+  if (workers > 1 && edge !== undefined && edge.agents.length > 0) {
+    return "edge.agents is for processes.workers of 0 or 1";
+  }
+  return undefined;
+}
 
 /** The section `processes`. */
 export const processesSettings: Type.TUnsafe<ProcessesConfig> =

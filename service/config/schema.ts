@@ -14,7 +14,7 @@ import { issuerSchema } from "./issuer.ts";
 import { choice, closed, DAY, flag, section, text, whole } from "./kinds.ts";
 import { passthroughSchema } from "./passthrough.ts";
 import { plainHttpSettings } from "./plain-http.ts";
-import { processesSettings } from "./processes.ts";
+import { processesFault, processesSettings } from "./processes.ts";
 import { certificateFault, tlsSettings } from "./tls.ts";
 import { publicMetadataFault } from "./public-metadata.ts";
 import type { Config, Role } from "./types.ts";
@@ -291,7 +291,7 @@ const ATTESTER_ROLES: readonly Role[] = ["joint", "attester"];
 /** What a role needs, and what would have no effect in it: a setting without effect protects nothing. */
 function misplacedSettings(config: Config): string | undefined {
   const { attester, edge, issuer, role } = config;
-  const fault = certificateFault(config);
+  const fault = certificateFault(config) ?? processesFault(config);
   if (fault !== undefined) return fault;
   if ((config.passphraseFile === undefined) === (config.tpmSealing === undefined)) {
     return "expected either passphraseFile or tpmSealing";
@@ -305,9 +305,6 @@ function misplacedSettings(config: Config): string | undefined {
     ["issuer.attesters", issuer.attesters.length > 0, role === "issuer"],
     ["issuer.tenants", issuer.tenants.length > 0, role === "issuer" && issuer.tenants.length > 0],
   ];
-  if (config.processes.workers === 0 && config.processes.socketDir !== undefined) {
-    return "processes.socketDir is for processes.workers of 1 and more";
-  }
   const wrong = rules.find(([, isGiven, isNeeded]) => isGiven !== isNeeded);
   if (wrong === undefined) {
     return (edge && upstreamFault(edge)) ?? publicMetadataFault(issuer);

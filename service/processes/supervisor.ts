@@ -33,6 +33,8 @@ export interface SupervisorDeps {
 const MAX_FAILURES = 8;
 const LOOK_MS = 500;
 const LINK_KEY_BYTES = 32;
+/** At a stop, connections whose request is on its way have this long: the next service may wait for the port. */
+const STOP_IDLE_MS = 1_000;
 /** Between the worker's last answer and its end are closed files. */
 const KEEPER_LEAVE_MS = 5_000;
 
@@ -46,6 +48,7 @@ export class Supervisor {
   #ticketKeys: TicketKeySource | undefined;
   #keeper: Slot | undefined;
   #workers: Slot[] = [];
+  #isStopping = false;
   #lastId = 0;
   #lookedMs = 0;
   #look: NodeJS.Timeout | undefined;
@@ -92,6 +95,7 @@ export class Supervisor {
    */
   reload(load: () => Config, everything: boolean): Promise<void> {
     return this.#inTurn(async () => {
+      if (this.#isStopping) return;
       const outcome = await this.#tryReload(load, everything);
       this.#reloads[outcome] += 1;
       this.#tellStatus();
@@ -100,13 +104,16 @@ export class Supervisor {
 
   /** With what is under way, within the time to drain. */
   async stop(): Promise<void> {
+    this.#isStopping = true;
     await this.#inTurn(async () => {
       clearInterval(this.#look);
       this.#ticketKeys?.close();
       const drainMs = this.#config.limits.drainSeconds * 1_000;
       const workers = this.#workers.map((slot) => slot.close());
       const keeper = this.#keeper?.close();
-      await Promise.all([...this.#leaving, ...workers.map((worker) => worker.end(drainMs, 0))]);
+      const idleMs = Math.min(drainMs, STOP_IDLE_MS);
+      const ends = workers.map((worker) => worker.end(drainMs, idleMs));
+      await Promise.all([...this.#leaving, ...ends]);
       await keeper?.end(KEEPER_LEAVE_MS, 0);
     });
   }

@@ -20,7 +20,10 @@ runChild(async ({ config, id, linkKey, ticketKey }) => {
     id,
     linkKey,
     ticketKeys,
-    onOutdated: () => process.exit(OUTDATED),
+    onOutdated: () => {
+      const drainMs = config.limits.drainSeconds * 1_000;
+      void worker.leave(drainMs, drainMs).finally(() => process.exit(OUTDATED));
+    },
   });
   return {
     log,

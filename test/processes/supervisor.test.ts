@@ -4,6 +4,7 @@
  */
 import { execFile } from "node:child_process";
 import { once } from "node:events";
+import { rmSync } from "node:fs";
 import { request as httpRequest } from "node:http";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -271,6 +272,8 @@ describe("a service of several processes", { timeout: 60_000 * ROUNDS }, () => {
       for (let i = 0; i < ROUNDS; i += 1) {
         const [first = 0] = children("worker");
         process.kill(first, "SIGKILL");
+        // Noticed first, then replaced: two that are killed at once take both tries of a client.
+        await expect.poll(() => metric(CRASHES), POLL).toBe(i + 1);
         await expect.poll(() => metric("stile_workers_ready"), POLL).toBe(WORKERS);
       }
     });
@@ -324,4 +327,23 @@ describe("a service of several processes", { timeout: 60_000 * ROUNDS }, () => {
   });
 });
 
+describe.skipIf(!IS_LONG)("a service whose workers do not stay up", { timeout: 180_000 }, () => {
+  it("rejects to go on, for systemd to see", async () => {
+    const app = await startDemoUpstream();
+    const broken = await prepareServe(app.url, { processes: { workers: 1 } });
+    const child = startServe(broken);
+    await child.event("started");
+    // Nobody can start any more: the key of the certificate is gone.
+    rmSync(broken.config.tls.keyFile ?? "");
+    const [worker = 0] = childrenOf(child.process.pid ?? 0, "worker");
+    process.kill(worker, "SIGKILL");
+    expect(await child.exited).toBe(1);
+    expect(child.errors()).toContain("SERVICE_PROCESS_FAILED");
+    expect(child.lines.filter(({ event }) => event === "process.ended").length).toBeGreaterThan(7);
+    broken.remove();
+    await app.stop();
+  });
+});
+
+const CRASHES = 'stile_process_exits_total{process="worker",reason="crash"}';
 const POLL = { timeout: 20_000, interval: 50 };

@@ -6,13 +6,21 @@ import { createInterface } from "node:readline";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { exchange } from "../../service/agent/exchange.ts";
 import { type DemoUpstream, startDemoUpstream } from "../../service/dev/demo-upstream.ts";
+import { bindPublicSocket } from "../../service/processes/listening-socket.ts";
 import {
   activatedSocket,
   connectSystemd,
   withoutSystemd,
 } from "../../service/processes/systemd.ts";
+import { startLoad } from "../support/process-load.ts";
+import { rawGet } from "../support/raw-client.ts";
 import { codeOf } from "../support/reject.ts";
-import { prepareServe, type ServeFiles, startServe } from "../support/serve-child.ts";
+import {
+  prepareServe,
+  type ServeChild,
+  type ServeFiles,
+  startServe,
+} from "../support/serve-child.ts";
 
 const isThere = (program: string): boolean => spawnSync("which", [program]).status === 0;
 const hasReceiver = isThere("python3");
@@ -191,6 +199,51 @@ describe("one process", () => {
     await next(/^STOPPING=1$/);
     expect(await code).toBe(0);
   });
+});
+
+/** As systemd starts a service on a socket of its own. */
+const ACTIVATED = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"';
+
+describe("several processes", () => {
+  it.skipIf(process.env["PROCESS_ROUNDS"] === undefined)(
+    "are started anew on the socket that systemd holds, and no request fails",
+    { timeout: 120_000 },
+    async () => {
+      const upstream = await startDemoUpstream();
+      const files = await prepareServe(upstream.url, { processes: { workers: 2 } });
+      onTestFinished(async () => {
+        files.remove();
+        await upstream.stop();
+      });
+      const fd = await bindPublicSocket(files.config.listen);
+      const start = (environment = {}): ServeChild =>
+        startServe(files, environment, ["sh", "-c", ACTIVATED, "sh"], fd);
+      const first = start();
+      expect(await first.event("started")).toMatchObject({ activated: true });
+      const target = { port: files.port, ca: files.ca, host: files.host };
+      const load = startLoad(target, {
+        connections: 4,
+        perConnection: 20,
+        tries: 1,
+        next: () => ({ bytes: rawGet(target, "/.well-known/jwks.json", {}) }),
+      });
+      expect(await first.stop()).toBe(0);
+      const address = `@stile-several-${process.pid}`;
+      const { next } = await startReceiver(address);
+      const second = start({ NOTIFY_SOCKET: address, WATCHDOG_USEC: "1000000" });
+      await next(/^READY=1$/);
+      await next(/^WATCHDOG=1$/);
+      second.process.kill("SIGHUP");
+      await next(/^RELOADING=1 MONOTONIC_USEC=\d+$/);
+      await next(/^READY=1$/);
+      const { failed, statuses } = await load.stop();
+      console.log(
+        `restart on systemd's socket: ${JSON.stringify([...statuses])}, ${failed} failed`,
+      );
+      expect([failed, [...statuses.keys()]]).toEqual([0, [200]]);
+      expect(await second.stop()).toBe(0);
+    },
+  );
 });
 
 describe.skipIf(!isThere("systemd-analyze"))("the units of deploy/systemd", () => {

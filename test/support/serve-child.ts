@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
 import type { Config } from "../../service/config/index.ts";
 import { type DevelopmentOverrides, prepareDevelopment } from "../../service/dev/development.ts";
 import { freePort } from "./child-sidecar.ts";
@@ -78,28 +79,32 @@ export async function prepareServe(
   };
 }
 
-/** @param before words of a program that starts it */
+/**
+ * @param before words of a program that starts it
+ * @param listenFd what becomes its descriptor 3
+ */
 export function startServe(
   files: ServeFiles,
   environment: Readonly<Record<string, string>> = {},
   before: readonly string[] = [],
+  listenFd?: number,
 ): ServeChild {
   const words = [process.execPath, "service/cli/main.ts", "serve", "--config", files.configFile];
   const [program = "", ...args] = [...before, ...words];
   const child = spawn(program, args, {
     cwd: root,
     env: { ...process.env, ...environment },
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: ["ignore", "pipe", "pipe", ...(listenFd === undefined ? [] : [listenFd])],
   });
   let errors = "";
-  child.stderr.on("data", (chunk: Buffer) => {
+  child.stderr?.on("data", (chunk: Buffer) => {
     errors += chunk.toString();
     process.stderr.write(chunk);
   });
   const exited = once(child, "exit").then(([code]) => code as number | null);
   const lines: LogLine[] = [];
   const waiting = new Set<() => void>();
-  createInterface({ input: child.stdout }).on("line", (line) => {
+  createInterface({ input: child.stdout as Readable }).on("line", (line) => {
     lines.push(JSON.parse(line) as LogLine);
     for (const look of waiting) look();
   });
