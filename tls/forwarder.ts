@@ -26,7 +26,7 @@ import {
 } from "./splice/splicer.ts";
 import { requestBodyOf, type RequestBody, sendBody } from "./request-body.ts";
 import { checkUpgradeRequest, tunnelUpgrade } from "./upgrade.ts";
-import { asCallback, UpstreamAgent } from "./upstreams/agent.ts";
+import { asCallback, UpstreamAgents } from "./upstreams/agent.ts";
 import { Attempts, isRepeatable } from "./upstreams/attempts.ts";
 import {
   asUpstreamError,
@@ -103,14 +103,11 @@ interface Exchange {
 /** What the forwarder's functions work with. */
 interface Parts {
   readonly options: ForwarderOptions;
-  readonly agents: ReadonlyMap<Upstream, UpstreamAgent>;
+  readonly agents: UpstreamAgents;
 }
 
 export function createForwarder(options: ForwarderOptions): Forwarder {
-  const { keepMs, upstreams } = options;
-  const agents = new Map(
-    upstreams.all.map((upstream) => [upstream, new UpstreamAgent(upstream, keepMs)]),
-  );
+  const agents = new UpstreamAgents(options.keepMs);
   const underWay = createUnderWay(options.maxUnderWay);
 
   return {
@@ -120,7 +117,7 @@ export function createForwarder(options: ForwarderOptions): Forwarder {
       countUnderWay(underWay, extra, () => upgrade(options, request, socket, head, extra)),
     fastPath: (fastPathOptions) => createFastPath(options, underWay, fastPathOptions),
     close: () => {
-      for (const agent of agents.values()) agent.destroy();
+      agents.destroy();
       return Promise.resolve();
     },
   };
@@ -207,7 +204,7 @@ function open(
   isPooled: boolean,
 ): ClientRequest {
   const { method = "GET", url = "/" } = request;
-  const agent = isPooled ? agents.get(to) : undefined;
+  const agent = isPooled ? agents.of(to) : undefined;
   const upstream = httpRequest({
     method,
     path: url,

@@ -200,7 +200,7 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
     },
     observe,
     ...(options.http2 === false ? {} : { http2: { random: randomBytes } }),
-    ...(process.env["STILE_TEST_GENERAL_PATH"] === undefined && options.fastPath !== false
+    ...((options.fastPath ?? process.env["STILE_TEST_GENERAL_PATH"] === undefined)
       ? { fastPath: fastPathOf(forwarder, extra, note) }
       : {}),
   });

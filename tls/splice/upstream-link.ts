@@ -43,6 +43,7 @@ const NOTHING: Buffer = Buffer.alloc(0);
 
 export class UpstreamLink {
   readonly upstream: Upstream;
+  readonly #tlsVersion: number;
   readonly #owner: LinkOwner;
   readonly #options: LinkOptions;
   readonly #stopDialling: () => void;
@@ -70,6 +71,7 @@ export class UpstreamLink {
     owner: LinkOwner,
   ) {
     this.upstream = upstream;
+    this.#tlsVersion = upstream.tlsVersion;
     this.#options = options;
     this.#owner = owner;
     this.#stopDialling = upstream.dial(client, false, (error, socket) => {
@@ -93,7 +95,8 @@ export class UpstreamLink {
 
   /** It waits for the next exchange, and nothing speaks against one. */
   get isFree(): boolean {
-    return !this.#isBusy && this.#keepAlive && this.#socket?.writable === true;
+    const isCurrent = this.#tlsVersion === this.upstream.tlsVersion;
+    return isCurrent && !this.#isBusy && this.#keepAlive && this.#socket?.writable === true;
   }
 
   get isConnected(): boolean {

@@ -7,12 +7,15 @@ import type { Upstream } from "./upstream.ts";
 /** Idle connections that are kept. */
 const MAX_FREE_SOCKETS = 256;
 
-export class UpstreamAgent extends Agent {
+class UpstreamAgent extends Agent {
   readonly #upstream: Upstream;
+  /** Of its connections. */
+  readonly tlsVersion: number;
 
   constructor(upstream: Upstream, keepMs: number) {
     super({ keepAlive: true, maxFreeSockets: MAX_FREE_SOCKETS, timeout: keepMs });
     this.#upstream = upstream;
+    this.tlsVersion = upstream.tlsVersion;
   }
 
   override createConnection(_options: ClientRequestArgs, callback?: Created): undefined {
@@ -22,6 +25,28 @@ export class UpstreamAgent extends Agent {
   /** All of them go to one place. */
   override getName(): string {
     return "";
+  }
+}
+
+export class UpstreamAgents {
+  readonly #keepMs: number;
+  readonly #agents = new Map<Upstream, UpstreamAgent>();
+
+  constructor(keepMs: number) {
+    this.#keepMs = keepMs;
+  }
+
+  /** Connections that were verified by files of before serve no further request: they end by their time. */
+  of(upstream: Upstream): UpstreamAgent {
+    const known = this.#agents.get(upstream);
+    if (known?.tlsVersion === upstream.tlsVersion) return known;
+    const agent = new UpstreamAgent(upstream, this.#keepMs);
+    this.#agents.set(upstream, agent);
+    return agent;
+  }
+
+  destroy(): void {
+    for (const agent of this.#agents.values()) agent.destroy();
   }
 }
 

@@ -38,6 +38,8 @@ export interface UpstreamTls {
   readonly wrap: (raw: Socket) => TLSSocket;
   /** Looks at the files now. */
   readonly look: () => void;
+  /** Grows with each change of the files: what was connected under a lower one is not to be kept. */
+  readonly version: () => number;
 }
 
 /** After this long a handshake is made in full: a resumed one does not look at the certificate. */
@@ -53,8 +55,10 @@ export function createUpstreamTls(options: UpstreamTlsOptions): UpstreamTls {
   let session: Buffer | undefined;
   let verifiedMs = clock();
   let failed: string | undefined;
+  let version = 0;
 
   return {
+    version: () => version,
     wrap: (raw) => {
       const madeWith = context;
       const isFresh = clock() - verifiedMs < MAX_RESUMED_MS;
@@ -85,6 +89,7 @@ export function createUpstreamTls(options: UpstreamTlsOptions): UpstreamTls {
         context = contextOf(next);
         known = next;
         session = undefined;
+        version += 1;
         observe("files-reloaded");
       } catch (error) {
         // Once for each way in which the files are broken, not once for each look at them.

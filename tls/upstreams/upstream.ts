@@ -55,6 +55,11 @@ export class Upstream {
     return this.settings.name;
   }
 
+  /** What connections are made under: they are kept for as long as it stays. */
+  get tlsVersion(): number {
+    return this.settings.tls?.version() ?? 0;
+  }
+
   get isFull(): boolean {
     return this.underWay >= this.settings.maxUnderWay;
   }

@@ -285,6 +285,27 @@ describe("the files", () => {
     expect(hits()).toBe(4);
   });
 
+  test.each(PATHS)(
+    "end the keeping of connections that were made under others, on %s",
+    async (_path, fastPath) => {
+      copyFileSync(ca.caFile, file("kept-ca.pem"));
+      const tls = tlsWith({ caFile: file("kept-ca.pem") });
+      const { hits, port } = await countingServer(server);
+      const edge = await edgeTo("", { upstreams: upstreamAt(port, tls), fastPath });
+      const socket = await connectTls(edge.port, edgeCertificates().ca);
+      for (const expected of ["app", "app", "TLS_UPSTREAM_UNREACHABLE"]) {
+        const answer = readUntil(socket, expected);
+        socket.write(GET.replace("close", "keep-alive"));
+        await answer;
+        if (hits() < 2) continue;
+        copyFileSync(other.caFile, file("kept-ca.pem"));
+        tls.look();
+      }
+      socket.destroy();
+      expect(hits()).toBe(2);
+    },
+  );
+
   test("rejects as TLS_UPSTREAM_FILES_INVALID what cannot be used at start", () => {
     const foreign = ca.issue({ name: "another" });
     writeFileSync(file("empty.pem"), "");
