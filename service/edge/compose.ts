@@ -62,7 +62,7 @@ export async function composeEdge(
 ): Promise<ComposedEdge> {
   const { app, config, log, metrics, onClose, proxies } = composition;
   checkEdge(edge, config.listen.trustedProxies.length > 0);
-  checkExtAuthz(edge, config.listen.trustedProxies.length > 0);
+  checkExtAuthz(config, edge);
   const rules = rulesOf(edge);
   const clearance = composeClearance(composition, edge);
   const admission = composeAdmission(composition, edge, { ...deps, clearance });
