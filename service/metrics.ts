@@ -12,6 +12,7 @@ export type AdmittedBy =
   | "repeat"
   | "open"
   | "agent"
+  | "certificate"
   | "monitor"
   | "adaptive-open";
 /** A code of the project, or one of the two outcomes that have none. */

@@ -9,6 +9,7 @@ import { type KeyRing, type PrivateTokenVerifier } from "../tokens/index.ts";
 import { composeAcme } from "./acme/compose.ts";
 import { challengeCertificates } from "./acme/files.ts";
 import { composeAttester } from "./attester/compose.ts";
+import { type Clients, openClients } from "./client-certificates.ts";
 import type { Config } from "./config/index.ts";
 import { composeEdge, type EdgeDeps } from "./edge/compose.ts";
 import { followedTypes, followIssuer } from "./edge/follow-issuer.ts";
@@ -43,6 +44,8 @@ export interface Composition
   readonly metrics: Metrics;
   readonly app: FastifyInstance;
   readonly proxies: TrustedProxies;
+  /** Where clients are asked for certificates by server name. */
+  readonly clients: Clients | undefined;
   readonly onClose: OnClose;
   /** Runs on SIGHUP: for files that are looked at again. */
   readonly onReload: (reload: () => void) => void;
@@ -156,7 +159,8 @@ export async function composeService(
   const reloads: (() => void)[] = [];
   const onReload = (reload: () => void): void => void reloads.push(reload);
   const shared = { config, clock, log, metrics, app, proxies, secrets, tokenCrypto };
-  const composition = { ...shared, onClose, onReload };
+  const clients = openClients({ ...shared, onClose, onReload });
+  const composition = { ...shared, clients, onClose, onReload };
   const parts = await composeRoles(composition, state);
   await app.ready();
   const reload = (): void => {
@@ -225,7 +229,7 @@ export function edgeFactsOf(config: Config): Pick<EdgeDeps, "hasWebAuthn" | "tok
 }
 
 export function createPublicListener(
-  composition: Pick<Composition, "config" | "log" | "metrics" | "proxies">,
+  composition: Pick<Composition, "clients" | "config" | "log" | "metrics" | "proxies">,
   { handler, tlsFiles }: { readonly handler: EdgeHandler; readonly tlsFiles: TlsFiles },
 ): Listener {
   const { config, metrics } = composition;
@@ -245,6 +249,7 @@ export function createPublicListener(
     observe: (event) => metrics.tlsEvents.inc({ event }),
     // Of the attesters that may ask, which the issuer then looks at.
     asksForCertificates: config.role === "issuer",
+    clients: composition.clients?.certificates,
     challenges: challengeCertificates(config),
   });
 }

@@ -30,6 +30,8 @@ export const CONNECTION_SPECIFIC: ReadonlySet<string> = new Set([
 /** What upstreams believe of a client because a proxy said so. Names as they compare: see {@link canonical}. */
 const SPOOFABLE: ReadonlySet<string> = new Set([
   "cf-connecting-ip",
+  "client-cert",
+  "client-cert-chain",
   "client-ip",
   "fastly-client-ip",
   "forwarded",

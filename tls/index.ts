@@ -6,6 +6,13 @@ export {
   fileCertificates,
   type FileCertificatesOptions,
 } from "./certificates.ts";
+export {
+  type ClientCertificateRule,
+  type ClientCertificates,
+  createClientCertificates,
+  type VerifiedClient,
+} from "./clients/client-certificates.ts";
+export { isSpiffePattern } from "./clients/identity.ts";
 export { tlsExporter } from "./exporter.ts";
 export {
   createForwarder,

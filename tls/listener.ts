@@ -11,6 +11,7 @@ import type { TLSSocket } from "node:tls";
 import { type ChallengeCertificates, createAlpnChallenges, endChallenge } from "./acme-alpn.ts";
 import { fatalAlert } from "./alert.ts";
 import type { CertificateEvent, CertificateSource } from "./certificates.ts";
+import type { ClientCertificateEvent, ClientCertificates } from "./clients/client-certificates.ts";
 import { type Connections, trackConnections } from "./connections.ts";
 import {
   createFront,
@@ -33,6 +34,7 @@ export type TlsEvent =
   | "client-error"
   | FrontEvent
   | CertificateEvent
+  | ClientCertificateEvent
   | Http2Event
   | TicketKeyEvent;
 
@@ -99,6 +101,8 @@ export interface ListenerOptions {
    * whether it counts is the handler's to say. There is no resumption then, which would skip the proof.
    */
   readonly asksForCertificates?: boolean;
+  /** Asks by server name, and cuts who has none that counts where one is needed. */
+  readonly clients?: ClientCertificates | undefined;
   /** Certificates of pending ACME challenges (RFC 8737). */
   readonly challenges?: ChallengeCertificates | undefined;
 }
@@ -125,10 +129,7 @@ const REFUSAL_MS = 1_000;
 export function createListener(options: ListenerOptions): Listener {
   const { limits, observe } = options;
   const contexts = createServerContexts({
-    certificates: options.certificates,
-    unknownName: options.unknownName,
-    asksForCertificates: options.asksForCertificates ?? false,
-    ticketKeys: options.ticketKeys,
+    ...options,
     alpn: createAlpnChallenges(options.challenges, protocolsOf(options)),
     refuseName: (socket) => connections.rawOf(socket)?.write(fatalAlert(UNRECOGNIZED_NAME)),
   });
@@ -224,6 +225,7 @@ function startWith(
     server.emit("clientError", error, socket);
   };
   return (socket) => {
+    options.clients?.settle(socket);
     if (socket.destroyed || endChallenge(socket)) return;
     if (http2 !== undefined && socket.alpnProtocol === H2) {
       connections.setFast(socket, http2(socket));

@@ -3,11 +3,12 @@
  * would check it, since a client that gets a wrong one ends the handshake, and without one it goes on. Only
  * `good` passes: what says less helps no client. It fetches nothing and asks no responder.
  */
-import { createHash, type KeyObject, verify, X509Certificate } from "node:crypto";
+import { createHash, X509Certificate } from "node:crypto";
 import { fromBER } from "asn1js";
 import * as pkijs from "pkijs";
 import { StileError } from "../wire/index.ts";
 import { isDer } from "./der.ts";
+import { isSignatureOf } from "./x509-signature.ts";
 
 /** Real ones have 300 to 3,000 bytes; the whole of it goes into every full handshake. */
 const MAX_RESPONSE_BYTES = 16_384;
@@ -21,16 +22,6 @@ const SUCCESSFUL = 0;
 /** CertStatus: good is [0] IMPLICIT NULL. */
 const GOOD = 0;
 
-/** RFC 8017 appendix A.2.4, RFC 5758 §3.2, RFC 8410 §3. Not SHA-1: OpenSSL's clients refuse it by default. */
-const SIGNATURES: ReadonlyMap<string, readonly [type: string, hash: string | null]> = new Map([
-  ["1.2.840.113549.1.1.11", ["rsa", "sha256"]],
-  ["1.2.840.113549.1.1.12", ["rsa", "sha384"]],
-  ["1.2.840.113549.1.1.13", ["rsa", "sha512"]],
-  ["1.2.840.10045.4.3.2", ["ec", "sha256"]],
-  ["1.2.840.10045.4.3.3", ["ec", "sha384"]],
-  ["1.2.840.10045.4.3.4", ["ec", "sha512"]],
-  ["1.3.101.112", ["ed25519", null]],
-]);
 /** Of CertID: an identifier, not a promise, so SHA-1 will do (RFC 5019 §2.1.1 asks for it). */
 const ID_HASHES: ReadonlyMap<string, string> = new Map([
   ["1.3.14.3.2.26", "sha1"],
@@ -140,10 +131,9 @@ function isSignedBy(basic: pkijs.BasicOCSPResponse, signer: X509Certificate): bo
   const { responderID, tbsView } = basic.tbsResponseData;
   // Clients look for the signer by this name: one that names another would not be found by them.
   if (!isNamed(responderID, signer)) return false;
-  const [type, hash] = SIGNATURES.get(basic.signatureAlgorithm.algorithmId) ?? [];
-  const key: KeyObject = signer.publicKey;
-  if (hash === undefined || key.asymmetricKeyType !== type) return false;
-  return verify(hash, tbsView, key, basic.signature.valueBlock.valueHexView);
+  const { algorithmId } = basic.signatureAlgorithm;
+  const signature = basic.signature.valueBlock.valueHexView;
+  return isSignatureOf({ algorithmId, bytes: tbsView, signature }, signer.publicKey);
 }
 
 /** ResponderID: the subject of its certificate, or the SHA-1 of its key. */

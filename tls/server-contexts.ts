@@ -13,6 +13,8 @@ import {
 } from "node:tls";
 import type { AlpnChallenges } from "./acme-alpn.ts";
 import type { CertificateSource } from "./certificates.ts";
+import type { ClientCertificates } from "./clients/client-certificates.ts";
+import type { ClientTrust } from "./clients/trust.ts";
 import type { TicketKeySource } from "./ticket-keys.ts";
 import { certificateFor, type CertificateGroup, type ServerCertificate } from "./server-names.ts";
 
@@ -30,7 +32,10 @@ const CLIENT_CERTIFICATES = {
 export interface ServerContextsOptions {
   readonly certificates: CertificateSource;
   readonly unknownName: "refuse" | "first";
-  readonly asksForCertificates: boolean;
+  /** All clients; any certificate, or none. */
+  readonly asksForCertificates?: boolean | undefined;
+  /** Who is asked by server name. */
+  readonly clients?: ClientCertificates | undefined;
   /** Without them, Node's own of the process. */
   readonly ticketKeys?: TicketKeySource | undefined;
   /** Agrees on a protocol first, and knows the handshakes of ACME challenges. */
@@ -59,14 +64,13 @@ export function createServerContexts(options: ServerContextsOptions): ServerCont
   const { certificates, ticketKeys } = options;
   const contextOf = (group: CertificateGroup): SecureContextOptions => ({
     ...secureContext(group),
-    ...(options.asksForCertificates ? CLIENT_CERTIFICATES : {}),
+    ...(options.asksForCertificates === true ? CLIENT_CERTIFICATES : {}),
+    // A resumed handshake asks nobody and verifies nothing, and tickets cannot be withheld from some.
+    ...(options.clients === undefined ? {} : { secureOptions: constants.SSL_OP_NO_TICKET }),
     ...(ticketKeys === undefined ? {} : { ticketKeys: Buffer.from(ticketKeys.current()) }),
   });
-  // The contexts go with their certificates and with the ticket key that all of them have.
-  let contexts = new WeakMap<ServerCertificate, SecureContext>();
-  ticketKeys?.onChange(() => {
-    contexts = new WeakMap();
-  });
+  const contexts = createContextCache(contextOf);
+  ticketKeys?.onChange(() => contexts.clear());
   /** Whose handshake Node is in: it asks for the OCSP response from within the callback of `select`. */
   let selected: ServerCertificate | undefined;
 
@@ -76,15 +80,22 @@ export function createServerContexts(options: ServerContextsOptions): ServerCont
     const group = groupOf(serverName) ?? (options.unknownName === "first" ? fallback : undefined);
     const sharedSigalgs = this instanceof TLSSocket ? this.getSharedSigalgs() : [];
     // One certificate: of a context with several, Node takes over only the last.
-    const certificate =
-      options.alpn.certificateOf(this) ?? (group && certificateFor(group, sharedSigalgs));
+    const challenge = options.alpn.certificateOf(this);
+    const certificate = challenge ?? (group && certificateFor(group, sharedSigalgs));
     if (certificate === undefined) {
       if (this instanceof TLSSocket) options.refuseName(this);
       done(new Error("no certificate for the server name"));
       return;
     }
-    const context = contexts.get(certificate) ?? createSecureContext(contextOf([certificate]));
-    contexts.set(certificate, context);
+    // An ACME server has no certificate to show.
+    const client = this instanceof TLSSocket && challenge === undefined ? this : undefined;
+    let context: SecureContext;
+    try {
+      context = contexts.get(certificate, client && options.clients?.ask(client, serverName));
+    } catch (error) {
+      done(error instanceof Error ? error : new Error(String(error)));
+      return;
+    }
     selected = certificate;
     try {
       done(null, context);
@@ -103,6 +114,38 @@ export function createServerContexts(options: ServerContextsOptions): ServerCont
       const certificate = selected ?? (fallback.length === 1 ? fallback[0] : undefined);
       const staple = certificate && certificates.staple(certificate);
       done(null, staple === undefined ? null : Buffer.from(staple));
+    },
+  };
+}
+
+interface ContextCache {
+  readonly get: (certificate: ServerCertificate, trust: ClientTrust | undefined) => SecureContext;
+  readonly clear: () => void;
+}
+
+/** The contexts go with their certificates, with what clients are verified with, and with the ticket key of all. */
+function createContextCache(
+  contextOf: (group: CertificateGroup) => SecureContextOptions,
+): ContextCache {
+  let contexts = new WeakMap<ServerCertificate, WeakMap<object, SecureContext>>();
+  return {
+    get: (certificate, trust) => {
+      const byTrust = contexts.get(certificate) ?? new WeakMap<object, SecureContext>();
+      contexts.set(certificate, byTrust);
+      const key = trust ?? certificate;
+      const known = byTrust.get(key);
+      if (known !== undefined) return known;
+      const { ca, crl } = trust ?? {};
+      const verifies = {
+        ...(ca === undefined ? {} : { ca }),
+        ...(crl === undefined ? {} : { crl }),
+      };
+      const context = createSecureContext({ ...contextOf([certificate]), ...verifies });
+      byTrust.set(key, context);
+      return context;
+    },
+    clear: () => {
+      contexts = new WeakMap();
     },
   };
 }

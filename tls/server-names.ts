@@ -29,7 +29,7 @@ export interface ServerCertificates {
   readonly select: (serverName: string) => CertificateGroup | undefined;
 }
 
-const HOST_NAME = /^(?:\*\.)?[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*$/;
+export const HOST_NAME: RegExp = /^(?:\*\.)?[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*$/;
 const QUOTED = /"(?:[^"\\]|\\.)*"/g;
 
 /** DNS names of the subjectAltName; Node quotes those with characters that no host name has. */

@@ -126,6 +126,10 @@ export const ERROR_CODES = {
   TLS_BODY_TOO_LARGE: "the request body is larger than the limit",
   TLS_TICKET_KEYS_INVALID: "the file of the session ticket keys cannot be used",
   TLS_OCSP_INVALID: "the OCSP response cannot be stapled",
+  TLS_CLIENT_CA_INVALID:
+    "the CAs or CRLs that client certificates are verified with cannot be used",
+  TLS_CLIENT_MISDIRECTED:
+    "the connection's handshake was for a host with other rules about client certificates, or they have changed",
 
   SERVICE_CONFIG_INVALID: "the configuration has an unknown key or a value outside its range",
   SERVICE_REQUEST_INVALID: "the request body or a header does not have the required form",

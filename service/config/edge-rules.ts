@@ -2,9 +2,10 @@
 import { Type } from "typebox";
 import { edgeAdaptiveSettings } from "./edge-adaptive.ts";
 import { edgeAgentSettings } from "./edge-agents.ts";
+import { closed, some } from "./kinds.ts";
 
 /** What becomes of a request that a rule matches. */
-export type EdgeAction = "open" | "token" | "block";
+export type EdgeAction = "open" | "token-or-certificate" | "token" | "block";
 export type EdgeMode = "enforce" | "monitor" | "adaptive";
 
 /** Everything that is said must hold; what is not said holds always. */
@@ -16,13 +17,8 @@ export interface EdgeRuleConfig {
   readonly methods?: readonly string[];
   readonly networks?: readonly string[];
   readonly agents?: readonly string[];
-}
-
-const closed = { additionalProperties: false } as const;
-
-function some(description: string, pattern: string): Type.TOptional<Type.TArray<Type.TString>> {
-  const item = Type.String({ pattern, maxLength: 1_024 });
-  return Type.Optional(Type.Array(item, { description, minItems: 1, maxItems: 256 }));
+  /** Of the action token-or-certificate. */
+  readonly certificates?: readonly string[];
 }
 
 const edgeRule = Type.Object(
@@ -32,9 +28,10 @@ const edgeRule = Type.Object(
       pattern: "^[a-z0-9][a-z0-9-]{0,31}$",
     }),
     action: Type.Unsafe<EdgeAction>({
-      description: "open: without a token; token: as without rules; block: 403",
+      description:
+        "open: without a token; token: as without rules; token-or-certificate: with one of certificates, or as token; block: 403",
       type: "string",
-      enum: ["open", "token", "block"],
+      enum: ["open", "token-or-certificate", "token", "block"],
     }),
     hosts: some("hosts, each one of edge.hosts", "^."),
     paths: some("paths with all that is below them: /a is /a and /a/b, not /ab", "^/"),
@@ -44,6 +41,7 @@ const edgeRule = Type.Object(
       "^[0-9a-fA-F:./]+$",
     ),
     agents: some("names of edge.agents, one of which has signed the request", "^."),
+    certificates: some("of token-or-certificate: names of tls.clientCertificates", "^."),
   },
   closed,
 );

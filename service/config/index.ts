@@ -3,6 +3,7 @@ export type { EdgeAdaptiveConfig } from "./edge-adaptive.ts";
 export type { AcmeCertificateConfig, AcmeChallengeType, AcmeConfig, AcmeKeyType } from "./acme.ts";
 export type { EdgeAgentConfig } from "./edge-agents.ts";
 export type { EdgeAction, EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";
+export type { ClientCertificatesConfig } from "./tls-clients.ts";
 export { loadConfig } from "./load.ts";
 export { checkConfig, configSchema } from "./schema.ts";
 export type {

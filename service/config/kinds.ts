@@ -42,3 +42,12 @@ export function choice<const T extends readonly [string, ...string[]]>(
 ): Type.TUnsafe<T[number]> {
   return Type.Unsafe<T[number]>({ description, type: "string", enum: words, default: words[0] });
 }
+
+/** A list that has something in it where it is said at all. */
+export function some(
+  description: string,
+  pattern: string,
+): Type.TOptional<Type.TArray<Type.TString>> {
+  const item = Type.String({ pattern, maxLength: 2_048 });
+  return Type.Optional(Type.Array(item, { description, minItems: 1, maxItems: 256 }));
+}

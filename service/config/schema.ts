@@ -16,6 +16,7 @@ import { passthroughSchema } from "./passthrough.ts";
 import { plainHttpSettings } from "./plain-http.ts";
 import { processesFault, processesSettings } from "./processes.ts";
 import { certificateFault, tlsSettings } from "./tls.ts";
+import { clientCertificateFault } from "./tls-clients.ts";
 import { publicMetadataFault } from "./public-metadata.ts";
 import type { Config, Role } from "./types.ts";
 import { proxyProtocolSchema, trustedProxiesSchema } from "./trusted-proxies.ts";
@@ -291,7 +292,8 @@ const ATTESTER_ROLES: readonly Role[] = ["joint", "attester"];
 /** What a role needs, and what would have no effect in it: a setting without effect protects nothing. */
 function misplacedSettings(config: Config): string | undefined {
   const { attester, edge, issuer, role } = config;
-  const fault = certificateFault(config) ?? processesFault(config);
+  const fault =
+    certificateFault(config) ?? clientCertificateFault(config) ?? processesFault(config);
   if (fault !== undefined) return fault;
   if ((config.passphraseFile === undefined) === (config.tpmSealing === undefined)) {
     return "expected either passphraseFile or tpmSealing";

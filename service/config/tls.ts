@@ -2,6 +2,7 @@
 import { Type } from "typebox";
 import type { AcmeConfig } from "./acme.ts";
 import type { PlainHttpConfig } from "./plain-http.ts";
+import { type ClientCertificatesConfig, clientCertificateSettings } from "./tls-clients.ts";
 import { choice, closed, DAY, section, text, whole } from "./kinds.ts";
 
 export interface ServerCertificateConfig {
@@ -16,6 +17,7 @@ export interface TlsConfig {
   readonly keyFile?: string;
   readonly ocspFile?: string;
   readonly certificates: readonly ServerCertificateConfig[];
+  readonly clientCertificates: readonly ClientCertificatesConfig[];
   readonly unknownName: "refuse" | "first";
   readonly ticketKeySeconds: number;
   readonly ticketKeyFile?: string;
@@ -58,6 +60,7 @@ const settings = Type.Object(
       maxItems: 256,
       default: [],
     }),
+    clientCertificates: clientCertificateSettings,
     unknownName: choice(
       "a client that asks for a name which no certificate covers: refuse it, or give it the first certificate",
       ["refuse", "first"],

@@ -10,7 +10,7 @@ import {
   type SpentStore,
 } from "../../tokens/index.ts";
 import { StileError } from "../../wire/index.ts";
-import type { EdgeConfig } from "../config/index.ts";
+import type { Config, EdgeConfig } from "../config/index.ts";
 import type { OwnEndpoints } from "../http/own-handler.ts";
 import type { SidecarSecrets } from "../secrets.ts";
 import { metadataPolicyOf } from "../issuer/metadata-policy.ts";
@@ -63,7 +63,7 @@ export async function composeEdge(
   const { app, config, log, metrics, onClose, proxies } = composition;
   checkEdge(edge, config.listen.trustedProxies.length > 0);
   checkExtAuthz(config, edge);
-  const rules = rulesOf(edge);
+  const rules = rulesOf(edge, config);
   const clearance = composeClearance(composition, edge);
   const admission = composeAdmission(composition, edge, { ...deps, clearance });
   const forwarder = createForwarder({
@@ -101,6 +101,7 @@ export async function composeEdge(
     ...(adaptive === undefined ? {} : { adaptive }),
     ...(page === undefined ? {} : { page }),
     ...(agents === undefined ? {} : { agents }),
+    clients: composition.clients,
   };
   const handler = createEdgeHandler({
     ...shared,
@@ -213,10 +214,12 @@ function checkEdge(edge: EdgeConfig, hasProxies: boolean): void {
   }
 }
 
-function rulesOf(edge: EdgeConfig): EdgeRules {
+function rulesOf(edge: EdgeConfig, config: Config): EdgeRules {
   try {
-    const agents = edge.agents.map(({ name }) => name);
-    return compileRules(edge.rules, edge.hosts, agents);
+    return compileRules(edge.rules, edge.hosts, {
+      agents: edge.agents.map(({ name }) => name),
+      certificates: config.tls.clientCertificates.map(({ name }) => name),
+    });
   } catch (cause) {
     if (cause instanceof RangeError) throw invalid(`edge.rules: ${cause.message}`, cause);
     throw cause;

@@ -12,6 +12,7 @@ import type {
   LocalAnswer,
   RequestHead,
 } from "../../tls/index.ts";
+import type { Clients } from "../client-certificates.ts";
 import type { Log } from "../log.ts";
 import { type Problem, problemOf } from "../problems.ts";
 import type { RenderedPage } from "../web/page.ts";
@@ -44,6 +45,7 @@ export interface EdgeFastPathOptions {
   readonly adaptive?: Adaptive;
   readonly page?: PageFor;
   readonly agents?: Agents;
+  readonly clients?: Clients | undefined;
 }
 
 type Challenged = Extract<AdmissionDecision, { kind: "challenged" }>;
@@ -60,8 +62,9 @@ export function createEdgeFastPath(options: EdgeFastPathOptions): FastPath {
     const host = normalHost(head.host);
     // Preflights are among the requests for OPTIONS.
     if (!hosts.has(host) || head.method === "OPTIONS" || isOwnPath(head.target)) return OTHER;
-    const facts = factsOfHead(head, socket);
     try {
+      const client = options.clients?.knownClient(host, socket);
+      const facts = { ...factsOfHead(head, socket), client };
       const request = (): AdmissionRequest => admissionRequest(facts, host);
       const decision = await options.gate(judgedRequest(facts, host, options.agents), request);
       if (decision.kind === "challenged") {

@@ -68,8 +68,15 @@ export function createGate({ adaptive, admission, metrics, mode, rules }: GateOp
   }
 
   return async (judged, request) => {
-    const { action, isByAgent, rule } = rules.judge(judged);
-    if (action === "token") return withReason(await byToken(rule, request()), judged);
+    const { action, certificates, isByAgent, rule } = rules.judge(judged);
+    const isByCertificate = judged.client !== undefined && certificates?.has(judged.client);
+    if (action === "token-or-certificate" && isByCertificate === true) {
+      metrics.admissions.inc({ by: "certificate" });
+      return { kind: "admitted", by: "certificate" };
+    }
+    if (action === "token" || action === "token-or-certificate") {
+      return withReason(await byToken(rule, request()), judged);
+    }
     metrics.ruleVerdicts.inc({ rule, verdict: action });
     if (action !== "open") throw refusalOf(action);
     const by = isByAgent ? "agent" : "open";

@@ -6,6 +6,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { checkRequestHead, type FastPath, type Forwarder } from "../../tls/index.ts";
 import { StileError } from "../../wire/index.ts";
+import type { Clients } from "../client-certificates.ts";
 import { errorFields, type Log } from "../log.ts";
 import { type Problem, problemOf } from "../problems.ts";
 import type { Adaptive } from "./adaptive/adaptive.ts";
@@ -42,6 +43,7 @@ export interface EdgeOptions {
   readonly cors: Cors;
   readonly adaptive?: Adaptive;
   readonly agents?: Agents;
+  readonly clients?: Clients | undefined;
   readonly page?: PageFor;
 }
 
@@ -53,7 +55,7 @@ export interface EdgeHandler {
 }
 
 export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
-  const checkedHost = createHostCheck(options.hosts);
+  const checkedHost = createHostCheck(options);
 
   async function handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     // Not every proxy asks with the host that it asks about (Traefik): the question names it in a header.
@@ -67,7 +69,7 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
     if (isOwnPath(request.url ?? "/")) {
       return options.ownEndpoints(request, response.setHeaders(new Map(Object.entries(cors))));
     }
-    const facts = factsOf(request, options.proxies);
+    const facts = knownFacts(options, request, host);
     const decision = await askGate(options, facts, host);
     if (decision.kind === "challenged") {
       return challenge(options, request, response, { decision, cors });
@@ -84,7 +86,7 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
 
   async function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     const host = checkedHost(request);
-    const facts = factsOf(request, options.proxies);
+    const facts = knownFacts(options, request, host);
     const decision = await askGate(options, facts, host);
     if (decision.kind === "challenged") return challengeUpgrade(socket, decision);
     try {
@@ -112,6 +114,15 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
   };
 }
 
+function knownFacts(
+  { clients, proxies }: EdgeOptions,
+  request: IncomingMessage,
+  host: string,
+): RequestFacts {
+  const client = clients?.knownClient(host, request.socket);
+  return { ...factsOf(request, proxies), client };
+}
+
 function askGate(
   { agents, gate }: EdgeOptions,
   facts: RequestFacts,
@@ -135,14 +146,17 @@ function challengeUpgrade(socket: Duplex, { error, wwwAuthenticate }: Challenged
   refuseUpgrade(socket, problemOf(error), { "www-authenticate": wwwAuthenticate });
 }
 
-/** The host of a request whose head is sound. */
-function createHostCheck(served: readonly string[]): (request: IncomingMessage) => string {
-  const hosts: ReadonlySet<string> = new Set(served.map((host) => normalHost(host)));
+/** The host of a request whose head is sound, and whose connection may be used for it. */
+function createHostCheck(options: EdgeOptions): (request: IncomingMessage) => string {
+  const hosts: ReadonlySet<string> = new Set(options.hosts.map((host) => normalHost(host)));
   return (request) => {
     checkRequestHead(request);
     const host = normalHost(request.headers.host ?? "");
-    if (hosts.has(host)) return host;
-    throw new StileError("SERVICE_HOST_UNKNOWN", "this edge does not serve that host");
+    if (!hosts.has(host)) {
+      throw new StileError("SERVICE_HOST_UNKNOWN", "this edge does not serve that host");
+    }
+    options.clients?.knownClient(host, request.socket);
+    return host;
   };
 }
 

@@ -3,6 +3,7 @@ import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
 import { type ForwardExtra, type RequestHead, tlsExporter } from "../../tls/index.ts";
+import type { KnownClient } from "../client-certificates.ts";
 import type { AdmissionDecision, AdmissionRequest } from "./admission.ts";
 import { credentialsForUpstream } from "./credentials.ts";
 import { networkOf } from "./host.ts";
@@ -18,6 +19,8 @@ export interface RequestFacts {
   /** Every line of a header in order, by its name in lower case. */
   readonly lines: (name: string) => readonly string[];
   readonly socket: Socket;
+  /** Of a certificate that was verified for the request's host. */
+  readonly client?: KnownClient | undefined;
   /** As {@link TrustedProxies} tells it. */
   readonly clientAddress: string | undefined;
   /** Clients share a proxy's connection: it says nothing about any of them. */
@@ -87,6 +90,7 @@ export function judgedRequest(facts: RequestFacts, host: string, agents?: Agents
     target: facts.target,
     remoteAddress: facts.clientAddress,
     isMethodOverridden: METHOD_OVERRIDES.some((name) => facts.field(name) !== undefined),
+    client: facts.client?.rule,
     signature: agents?.signatureOf({ authority: host, method, target, lines }),
   };
 }
@@ -116,6 +120,7 @@ export function forwardedHeaders(facts: RequestFacts, decision: Admitted): Forwa
   const { clientAddress, field } = facts;
   const remove: string[] = [];
   const requestHeaders: [string, string][] = [["Stile-Admission", decision.by]];
+  for (const [name, value] of facts.client?.headers ?? []) requestHeaders.push([name, value]);
   if (decision.agent !== undefined) requestHeaders.push(["Stile-Agent", decision.agent]);
   const sent = { authorization: field("authorization"), cookie: field("cookie") };
   const kept = credentialsForUpstream(sent);

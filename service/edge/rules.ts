@@ -19,6 +19,8 @@ import { foldPath, isBelow, isPlainPath, pathEnd, readingsOf } from "./request-p
 /** `ambiguous`: no rule can be trusted to match as the upstream reads it; refused. */
 export interface Verdict {
   readonly action: EdgeAction | "ambiguous";
+  /** Of token-or-certificate: which rules' clients need no token. */
+  readonly certificates?: ReadonlySet<string> | undefined;
   /** Name of the rule, or `default`. One of a closed set. */
   readonly rule: string;
   /** It matched by who signed the request. */
@@ -35,6 +37,8 @@ export interface JudgedRequest {
   readonly remoteAddress: string | undefined;
   /** A header that some upstreams take another method from is present. */
   readonly isMethodOverridden: boolean;
+  /** Name of the rule of tls.clientCertificates that the connection's client was verified under. */
+  readonly client?: string | undefined;
   /** Looked at for rules with `agents` only. */
   readonly signature?: RequestSignature | undefined;
 }
@@ -62,22 +66,29 @@ const AMBIGUOUS: Verdict = Object.freeze({
 });
 const STRICTNESS: Readonly<Record<Verdict["action"], number>> = {
   open: 0,
-  token: 1,
-  block: 2,
-  ambiguous: 3,
+  "token-or-certificate": 1,
+  token: 2,
+  block: 3,
+  ambiguous: 4,
 };
+
+/** What rules may name. */
+export interface RuleNames {
+  readonly agents?: readonly string[];
+  readonly certificates?: readonly string[];
+}
 
 /** @throws RangeError that names the rule and what is wrong with it */
 export function compileRules(
   configured: readonly EdgeRuleConfig[],
   servedHosts: readonly string[],
-  agents: readonly string[] = [],
+  { agents = [], certificates = [] }: RuleNames = {},
 ): EdgeRules {
   const unnamed = agents.find((agent) => !configured.some((rule) => rule.agents?.includes(agent)));
   if (unnamed !== undefined) throw new RangeError(`no rule names the agent ${unnamed}`);
   if (new Set(agents).size !== agents.length) throw new RangeError("two agents have one name");
   const served: ReadonlySet<string> = new Set(servedHosts.map((host) => normalHost(host)));
-  const rules = configured.map((rule) => compileRule(rule, served, agents));
+  const rules = configured.map((rule) => compileRule(rule, served, { agents, certificates }));
   const names = new Set(rules.map(({ verdict }) => verdict.rule));
   if (names.has(DEFAULT.rule)) throw new RangeError("a rule must not be named default");
   if (names.size !== rules.length) throw new RangeError("two rules have one name");
@@ -117,6 +128,9 @@ export function compileRules(
 }
 
 function stricter(left: Verdict, right: Verdict): Verdict {
+  // Of two rules by certificate, no client would be one of both.
+  const isByEither = left.action === "token-or-certificate" && left.action === right.action;
+  if (isByEither && left !== right) return { ...right, action: "token" };
   return STRICTNESS[right.action] > STRICTNESS[left.action] ? right : left;
 }
 
@@ -144,10 +158,18 @@ function isPathMatch(rule: CompiledRule, text: string, end: number, isFolded: bo
 function compileRule(
   rule: EdgeRuleConfig,
   served: ReadonlySet<string>,
-  agents: readonly string[],
+  names: Required<RuleNames>,
 ): CompiledRule {
-  if (rule.agents?.every((agent) => agents.includes(agent)) === false) {
+  if (rule.agents?.every((agent) => names.agents.includes(agent)) === false) {
     throw new RangeError(`${rule.name}: an agent is not one of edge.agents`);
+  }
+  if ((rule.action === "token-or-certificate") !== (rule.certificates !== undefined)) {
+    throw new RangeError(
+      `${rule.name}: certificates are for token-or-certificate, which needs them`,
+    );
+  }
+  if (rule.certificates?.every((name) => names.certificates.includes(name)) === false) {
+    throw new RangeError(`${rule.name}: a certificate is not one of tls.clientCertificates`);
   }
   const hosts = rule.hosts?.map((host) => normalHost(host));
   if (hosts?.some((host) => !served.has(host)) === true) {
@@ -159,6 +181,7 @@ function compileRule(
       action: rule.action,
       rule: rule.name,
       isByAgent: rule.agents !== undefined,
+      certificates: rule.certificates && new Set(rule.certificates),
     }),
     agents: rule.agents && new Set(rule.agents),
     hosts: hosts && new Set(hosts),

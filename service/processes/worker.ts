@@ -6,6 +6,7 @@ import { fastify } from "fastify";
 import type { TicketKeySource } from "../../tls/index.ts";
 import { createKeyRing } from "../../tokens/index.ts";
 import { createNodeTokenCrypto } from "../../tokens/node/index.ts";
+import { openClients } from "../client-certificates.ts";
 import type { Config } from "../config/index.ts";
 import { composeEdge } from "../edge/compose.ts";
 import type { EdgeHandler } from "../edge/handler.ts";
@@ -67,7 +68,8 @@ function load(
   const reloads = [tlsFiles.reload];
   const onReload = (reload: () => void): void => void reloads.push(reload);
   const proxies = trustedNetworks(config, "trustedProxies");
-  const parts = { config, log: deps.log, metrics, onClose, onReload, proxies };
+  const clients = openClients({ ...deps, config, metrics, onClose, onReload });
+  const parts = { clients, config, log: deps.log, metrics, onClose, onReload, proxies };
   let drain: LoadedWorker["leave"] = () => Promise.resolve();
   return {
     reloadFiles: () => {
@@ -86,8 +88,11 @@ function load(
   };
 }
 
+/** What the listener and the edge behind it have in common. */
+type PartsOfBoth = "clients" | "config" | "log" | "metrics" | "onClose" | "onReload" | "proxies";
+
 async function compose(
-  parts: Pick<Composition, "config" | "log" | "metrics" | "onClose" | "onReload" | "proxies">,
+  parts: Pick<Composition, PartsOfBoth>,
   deps: WorkerDeps,
 ): Promise<{ readonly handler: EdgeHandler; readonly link: KeeperLink }> {
   const { config, log, metrics, onClose } = parts;
