@@ -27,8 +27,11 @@ export interface Connections {
   readonly rawOf: (socket: Socket) => Socket | undefined;
   /** True once the handshake is complete. */
   readonly isSecure: (socket: Duplex) => boolean;
-  /** True where part of an answer is out: nothing else may be written to the connection then. */
-  readonly isAnswering: (socket: Duplex) => boolean;
+  /**
+   * Ends a connection on which the answer to a whole request is still owed: whatever else were written there would be
+   * taken for it, or for part of it. @returns false where none is
+   */
+  readonly endOwing: (socket: Duplex) => boolean;
   /** True where a silent client is waiting for us: its request is whole and nothing waits to be read. */
   readonly isOurTurn: (socket: Duplex) => boolean;
   /**
@@ -78,7 +81,7 @@ export function trackConnections(
     },
     rawOf,
     isSecure: (socket) => open.has(socket),
-    isAnswering: (socket) => hasAnswerOut(open.get(socket)),
+    endOwing: (socket) => endOwing(open.get(socket), socket),
     isOurTurn: (socket) => isOurTurn(open.get(socket), socket),
     drain: async (deadlineMs, idleMs = 0) => {
       draining = true;
@@ -140,9 +143,17 @@ async function stopAccepting(server: Server): Promise<void> {
   server.close();
 }
 
-function hasAnswerOut(connection: OpenConnection | undefined): boolean {
-  if (connection?.fast?.isAnswering() === true) return true;
-  return [...(connection?.answers ?? [])].some((response) => response.headersSent);
+function endOwing(connection: OpenConnection | undefined, socket: Duplex): boolean {
+  const answers = [...(connection?.answers ?? [])];
+  const isOut = answers.some((response) => response.headersSent);
+  if (isOut || connection?.fast?.isAnswering() === true) {
+    socket.destroy();
+    return true;
+  }
+  if (!answers.some((response) => response.req.complete)) return false;
+  // A request that was refused at once has its answer by then.
+  setImmediate(() => (socket instanceof Socket ? socket.destroySoon() : socket.destroy()));
+  return true;
 }
 
 function isOurTurn(connection: OpenConnection | undefined, socket: Duplex): boolean {

@@ -98,6 +98,8 @@ interface Exchange {
   readonly body: RequestBody;
   readonly headers: string[];
   readonly client: ClientEnds;
+  /** The client's connection ended before the upstream's part was over. */
+  isLeft: boolean;
 }
 
 /** What the forwarder's functions work with. */
@@ -155,20 +157,21 @@ async function forward(
   const headers = [...upstreamHeaders(options, request, extra), ...framingHeaders(request, body)];
   if (takesTrailers(request)) headers.push("TE", "trailers", "Connection", "keep-alive, TE");
   const client = { socket: request.socket, address: extra.clientAddress };
+  const exchange: Exchange = { request, response, body, headers, client, isLeft: false };
   const attempts = new Attempts(
     options.upstreams,
     isRepeatable(request.method ?? "", body.kind !== "none"),
   );
   try {
     if (body.kind !== "none" && request.headers.expect !== undefined) response.writeContinue();
-    const answer = await ask(parts, { request, response, body, headers, client }, attempts);
+    const answer = await ask(parts, exchange, attempts);
     if (options.idleTimeoutMs !== options.firstByteTimeoutMs) {
       answer.socket.setTimeout(options.idleTimeoutMs);
     }
     await passOn(request, response, answer, extra);
   } catch (error) {
     // Nobody is left to be told, and it was not the upstream's doing.
-    if (isClientGone(error, request, response)) return;
+    if (isClientGone(error, exchange)) return;
     throw asUpstreamError(error);
   } finally {
     attempts.end();
@@ -187,9 +190,8 @@ async function ask(parts: Parts, exchange: Exchange, attempts: Attempts): Promis
       attempts.settle("answered");
       return answer;
     } catch (error) {
-      const failure = isClientGone(error, exchange.request, exchange.response)
-        ? undefined
-        : failureOf(error, sending.isSent);
+      const isGone = isClientGone(error, exchange);
+      const failure = isGone ? undefined : failureOf(error, sending.isSent);
       if (failure === undefined || !attempts.next(failure, upstream.reusedSocket)) throw error;
       // On a connection of its own: another kept one may be as dead.
       isPooled = false;
@@ -199,7 +201,7 @@ async function ask(parts: Parts, exchange: Exchange, attempts: Attempts): Promis
 
 function open(
   { agents, options }: Parts,
-  { client, headers, request }: Exchange,
+  { client, headers, request, response }: Exchange,
   to: Upstream,
   isPooled: boolean,
 ): ClientRequest {
@@ -220,8 +222,10 @@ function open(
   });
   upstream.setTimeout(options.firstByteTimeoutMs);
   upstream.on("timeout", () => {
-    // The upstream is not to blame where it waits for a body that the client does not send.
+    // The upstream is not to blame where it waits for a body that the client does not send, or is not read since
+    // the client does not read, whose own time is limited.
     if (!request.complete && !upstream.writableNeedDrain) request.destroy();
+    else if (response.writableNeedDrain) upstream.setTimeout(options.idleTimeoutMs);
     else upstream.destroy(upstreamTimeout());
   });
   return upstream;
@@ -304,13 +308,17 @@ function framingHeaders(request: IncomingMessage, body: RequestBody): string[] {
 
 /** The head of the upstream's answer. It may come before the whole body is sent. */
 function answerTo(
-  { body, request, response }: Exchange,
+  exchange: Exchange,
   upstream: ClientRequest,
   sending: { isSent: boolean },
 ): Promise<IncomingMessage> {
+  const { body, request, response } = exchange;
   return new Promise((resolve, reject) => {
     // The client is gone: what it asked for need not be done.
-    const leave = (): void => void upstream.destroy();
+    const leave = (): void => {
+      exchange.isLeft = true;
+      upstream.destroy();
+    };
     response.once("close", leave);
     const fail = (error: Error): void => {
       response.off("close", leave);
@@ -351,9 +359,10 @@ async function passOn(
   await pipeline(answer, response);
 }
 
-function isClientGone(error: unknown, request: IncomingMessage, response: ServerResponse): boolean {
+function isClientGone(error: unknown, { isLeft, request, response }: Exchange): boolean {
   const answer: object = response;
   if (answer instanceof Http2Response) return answer.isLeft;
+  if (isLeft) return true;
   if (!response.headersSent) return request.socket.destroyed || response.closed;
   // The upstream's end of it would be an aborted answer.
   return error instanceof Error && "code" in error && error.code === "ERR_STREAM_PREMATURE_CLOSE";

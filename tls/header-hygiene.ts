@@ -79,6 +79,8 @@ export function requestHeadersToForward(raw: RawHeaders, remove: readonly string
 /** The headers of an answer that go back to the client, in their order and spelling. */
 export function responseHeadersToForward(raw: RawHeaders): string[] {
   const dropped = connectionOptions(raw);
+  // Not hop-by-hop whatever an upstream says (RFC 9110 §7.6.1): the client would not know where the answer ends.
+  dropped.delete("content-length");
   // An upstream does not speak for the edge either.
   return filterHeaders(raw, (name) => {
     return !HOP_BY_HOP.has(name) && !dropped.has(name) && !canonical(name).startsWith("stile-");

@@ -153,13 +153,7 @@ export function createListener(options: ListenerOptions): Listener {
   server.setTimeout(limits.idleTimeoutMs, (socket) => {
     if (!connections.isOurTurn(socket)) socket.destroy();
   });
-  const handler = limitPipelining(options.handler, limits.maxPipelined);
-  for (const event of ["request", "checkContinue", "checkExpectation"]) server.on(event, handler);
-  server.on("upgrade", options.upgrade);
-  server.on("connect", (_request: IncomingMessage, socket: Duplex) => {
-    observe("client-error");
-    refuse(socket, "400 Bad Request");
-  });
+  attachHandlers(server, connections, options);
   server.on("secureConnection", () => observe("handshake"));
   server.on("OCSPRequest", contexts.answerOcspRequest);
   server.on("secureConnection", startWith(options, server, connections, attachHttp));
@@ -169,6 +163,23 @@ export function createListener(options: ListenerOptions): Listener {
     // Node reports a timed-out handshake and leaves the socket open.
     socket.destroy();
   });
+  followSources(server, contexts, options);
+  return { listen: (at) => listen(server, at), drain: connections.drain };
+}
+
+/** What node:http makes of its connections. Where an answer is owed, nothing of ours may come before it. */
+function attachHandlers(server: Server, connections: Connections, options: ListenerOptions): void {
+  const { limits, observe } = options;
+  const handler = limitPipelining(options.handler, limits.maxPipelined);
+  for (const event of ["request", "checkContinue", "checkExpectation"]) server.on(event, handler);
+  server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    // Node does not wait for the answers before it.
+    if (!connections.endOwing(socket)) options.upgrade(request, socket, head);
+  });
+  server.on("connect", (_request: IncomingMessage, socket: Duplex) => {
+    observe("client-error");
+    if (!connections.endOwing(socket)) refuse(socket, "400 Bad Request");
+  });
   server.on("clientError", (error: Error & { code?: string }, socket) => {
     // Node repeats every 'tlsClientError' here: no HTTP to a client that does not speak TLS 1.3.
     if (!connections.isSecure(socket)) {
@@ -176,12 +187,11 @@ export function createListener(options: ListenerOptions): Listener {
       return;
     }
     observe("client-error");
-    // A second status line within an answer would become part of its body.
-    if (error.code === "ECONNRESET" || connections.isAnswering(socket)) socket.destroy();
-    else refuse(socket, REFUSALS[error.code ?? ""] ?? "400 Bad Request");
+    if (error.code === "ECONNRESET") socket.destroy();
+    else if (!connections.endOwing(socket)) {
+      refuse(socket, REFUSALS[error.code ?? ""] ?? "400 Bad Request");
+    }
   });
-  followSources(server, contexts, options);
-  return { listen: (at) => listen(server, at), drain: connections.drain };
 }
 
 function followSources(server: Server, contexts: ServerContexts, options: ListenerOptions): void {

@@ -3,7 +3,7 @@
  * another parser could read otherwise is refused here, before anything is decided or forwarded. A refused
  * head ends its connection. It judges form only; which hosts are served is not its business.
  */
-import type { IncomingMessage } from "node:http";
+import { type IncomingMessage, METHODS } from "node:http";
 import type { Socket } from "node:net";
 import { StileError } from "../wire/index.ts";
 import { Http2Request } from "./h2/request.ts";
@@ -19,8 +19,14 @@ const AT_MOST_ONCE: ReadonlySet<string> = new Set([
   "transfer-encoding",
   "upgrade",
 ]);
-/** Methods that make no sense at a reverse proxy: CONNECT opens tunnels, TRACE echoes credentials. */
-const REFUSED_METHODS: ReadonlySet<string> = new Set(["CONNECT", "TRACE"]);
+/**
+ * What HTTP/1.1's parser knows, but for methods that make no sense at a reverse proxy: CONNECT opens tunnels, TRACE
+ * echoes credentials. HTTP/2 lets any token through, and node:http's client would send `delete` as DELETE, which no
+ * rule has judged.
+ */
+const ALLOWED_METHODS: ReadonlySet<string> = new Set(
+  METHODS.filter((method) => method !== "CONNECT" && method !== "TRACE"),
+);
 /** Headers that `Connection` must not name: removing them would change what the request is. */
 const NOT_HOP_BY_HOP: ReadonlySet<string> = new Set([
   "authorization",
@@ -85,7 +91,7 @@ function checkNames(rawHeaders: readonly string[]): void {
 
 function checkTarget(request: IncomingMessage): void {
   const { headers, method = "", url = "" } = request;
-  if (REFUSED_METHODS.has(method)) throw rejected("the method is not allowed here");
+  if (!ALLOWED_METHODS.has(method)) throw rejected("the method is not allowed here");
   if (!TARGET.test(url) || ENCODED_NUL.test(url))
     throw rejected("the target is not in origin form");
   if (url === "*" && method !== "OPTIONS") throw rejected("the target is not in origin form");

@@ -20,12 +20,12 @@ import type { AttemptOutcome } from "./upstreams/upstream.ts";
  * @throws `TLS_HEAD_REJECTED`
  */
 export function checkUpgradeRequest(request: IncomingMessage): void {
-  // RFC 8441: there the body is the tunnel.
-  if ((request as object) instanceof Http2Request) return;
   const { headers, httpVersion, method } = request;
   const hasBody =
     headers["transfer-encoding"] !== undefined || (headers["content-length"] ?? "0") !== "0";
-  if (method !== "GET" || httpVersion !== "1.1" || hasBody || headers.expect !== undefined) {
+  // RFC 8441: a CONNECT of HTTP/2, told as a GET.
+  const isVersion = httpVersion === "1.1" || (request as object) instanceof Http2Request;
+  if (method !== "GET" || !isVersion || hasBody || headers.expect !== undefined) {
     throw new StileError("TLS_HEAD_REJECTED", "request head: no WebSocket handshake");
   }
 }

@@ -25,6 +25,7 @@ beforeAll(async () => {
     edge: {
       cors: { origins: [LISTED] },
       rules: [
+        { name: "deletes", action: "block", methods: ["DELETE"] },
         { name: "open", action: "open", paths: ["/open"] },
         { name: "blocked", action: "block", paths: ["/blocked"] },
       ],
@@ -69,6 +70,11 @@ describe("a client without a token", () => {
     expect((await ask("/open/a")).status).toBe(200);
     expect((await ask("/blocked")).status).toBe(403);
     expect((await ask("/open/%2e%2e/blocked")).status).toBe(400);
+    const before = target.upstream.hits();
+    expect((await ask("/open/a", { ":method": "DELETE" })).status).toBe(403);
+    // It would leave as DELETE.
+    expect((await ask("/open/a", { ":method": "delete" })).status).toBe(400);
+    expect(target.upstream.hits()).toBe(before);
     const preflight = await ask("/", {
       ":method": "OPTIONS",
       origin: LISTED,

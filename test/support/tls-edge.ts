@@ -24,6 +24,7 @@ import {
   createUpstreams,
   DEFAULT_LISTENER_LIMITS,
   type FastPath,
+  type FastPathOptions,
   fileCertificates,
   type Forwarder,
   type ForwarderOptions,
@@ -96,6 +97,8 @@ export interface EdgeOptions {
   readonly extra?: Extra;
   /** On unless it is said. */
   readonly fastPath?: boolean;
+  /** Of the fast path; it forwards unless it is said. */
+  readonly decide?: FastPathOptions["decide"];
   /** On unless it is said. */
   readonly http2?: boolean;
   /** `refuse` unless it is said. */
@@ -201,7 +204,7 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
     observe,
     ...(options.http2 === false ? {} : { http2: { random: randomBytes } }),
     ...((options.fastPath ?? process.env["STILE_TEST_GENERAL_PATH"] === undefined)
-      ? { fastPath: fastPathOf(forwarder, extra, note) }
+      ? { fastPath: fastPathOf(forwarder, options.decide ?? forwarding(extra), note) }
       : {}),
   });
   const { port } = await listener.listen({ host: "127.0.0.1", port: 0 });
@@ -214,13 +217,17 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
   return { port, listener, source, events, codes, close };
 }
 
+function forwarding(extra: Extra): FastPathOptions["decide"] {
+  return () => ({ kind: "forward", extra });
+}
+
 function fastPathOf(
   forwarder: Forwarder,
-  extra: Extra,
+  decide: FastPathOptions["decide"],
   note: (error: unknown) => string,
 ): FastPath {
   return forwarder.fastPath({
-    decide: () => ({ kind: "forward", extra }),
+    decide,
     refusal: (error) => {
       const body = note(error);
       return { status: statusOf(body), reason: "x", headers: [], body, isLast: false };

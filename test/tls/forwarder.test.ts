@@ -110,7 +110,7 @@ describe("headers", () => {
           "X-CaSe",
           "é",
           "Connection",
-          "x-hop, keep-alive",
+          "x-hop, keep-alive, content-length",
           "X-Hop",
           "1",
           "Keep-Alive",

@@ -1,9 +1,10 @@
 /** What one connection, and all of them together, can have done at the upstream at once: the general path. */
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { once } from "node:events";
-import type { ServerResponse } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import { connect } from "node:tls";
 import { describe, expect, test } from "vitest";
+import { readAll } from "../support/tls-edge.ts";
 import { edgeBefore, edgeCertificates } from "../support/tls-edges.ts";
 
 const GET = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -63,6 +64,32 @@ describe("pipelined requests", () => {
     expect(parsed).toBeLessThan(4_000);
     expect(socket.writableLength).toBeGreaterThan(12_000_000);
     socket.destroy();
+  });
+});
+
+describe("what does not wait its turn", () => {
+  const HOST = "Host: localhost\r\n";
+  const WEBSOCKET = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+  test.each([
+    [
+      "a WebSocket",
+      `GET /w HTTP/1.1\r\n${HOST}Connection: upgrade\r\nUpgrade: websocket\r\n${WEBSOCKET}\r\n`,
+    ],
+    ["another upgrade", `GET /w HTTP/1.1\r\n${HOST}Connection: upgrade\r\nUpgrade: h2c\r\n\r\n`],
+    ["CONNECT", `CONNECT localhost:1 HTTP/1.1\r\n${HOST}\r\n`],
+    ["garbage", "garbage\r\n\r\n"],
+  ])("%s ends the connection, and its answer is not taken for another's", async (_name, next) => {
+    const held: IncomingMessage[] = [];
+    const edge = await edgeBefore((request) => held.push(request), { fastPath: false });
+    const together = await open(edge.port);
+    together.write(GET + next);
+    expect(await readAll(together)).toBe("");
+    const apart = await open(edge.port);
+    apart.write(GET.replace("/", "/apart"));
+    while (held.at(-1)?.url !== "/apart") await new Promise((resolve) => setTimeout(resolve, 5));
+    apart.write(next);
+    expect(await readAll(apart)).toBe("");
+    expect(held.map(({ url }) => url)).not.toContain("/w");
   });
 });
 

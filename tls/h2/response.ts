@@ -10,8 +10,9 @@ import { CONNECTION_SPECIFIC } from "../header-hygiene.ts";
 import type { Http2Request } from "./request.ts";
 import { resetStream, StreamWriter } from "./stream-ends.ts";
 
-/** Without content, whatever is written (RFC 9110 §6.4.1). */
-const BODYLESS: ReadonlySet<number> = new Set([204, 205, 304]);
+/** Without content, whatever is written (RFC 9110 §6.4.1), and of which a 304 alone may say another's length. */
+const CONTENTLESS: ReadonlySet<number> = new Set([204, 205]);
+const NOT_MODIFIED = 304;
 
 type Done = (error?: Error | null) => void;
 
@@ -23,7 +24,8 @@ export class Http2Response extends Writable {
   readonly #stream: ServerHttp2Stream;
   readonly #writer: StreamWriter;
   readonly #headers = new Map<string, OutgoingHttpHeader>();
-  readonly #trailers: Record<string, string[]> = {};
+  /** By names that are hostile: `constructor` is one. */
+  readonly #trailers = Object.create(null) as Record<string, string[]>;
   #isBodyless = false;
   #isLeft = false;
 
@@ -103,6 +105,8 @@ export class Http2Response extends Writable {
     const names = new Set<string>();
     const add = (name: string, value: OutgoingHttpHeader | undefined): void => {
       if (value === undefined || CONNECTION_SPECIFIC.has(name)) return;
+      // There is none to have a length, and clients refuse an answer that says one.
+      if (name === "content-length" && CONTENTLESS.has(statusCode)) return;
       names.add(name);
       for (const one of Array.isArray(value) ? value : [value]) list.push(name, String(one));
     };
@@ -118,7 +122,8 @@ export class Http2Response extends Writable {
   #respond(statusCode: number, list: string[]): void {
     const stream = this.#stream;
     this.statusCode = statusCode;
-    this.#isBodyless = this.req.method === "HEAD" || BODYLESS.has(statusCode);
+    this.#isBodyless =
+      this.req.method === "HEAD" || CONTENTLESS.has(statusCode) || statusCode === NOT_MODIFIED;
     if (stream.destroyed || stream.closed) return;
     const waitForTrailers = !this.#isBodyless && this.req.headers.te !== undefined;
     stream.respond(list, { endStream: this.#isBodyless, waitForTrailers });

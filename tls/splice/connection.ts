@@ -148,7 +148,10 @@ export class SplicedConnection implements FastConnection {
   }
 
   #act(head: RequestHead, decision: FastDecision): void {
-    if (this.#state !== "deciding") return;
+    if (this.#state !== "deciding") {
+      if (decision.kind === "forward") decision.extra.onOutcome?.("gone");
+      return;
+    }
     if (decision.kind === "other") {
       this.#handOver();
       return;

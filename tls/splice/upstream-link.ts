@@ -29,6 +29,8 @@ export interface LinkOwner {
   readonly onPart: (head: ResponseHead | undefined, content: Buffer[], isEnd: boolean) => void;
   /** Of the exchange under way; the connection is closed. */
   readonly onFailure: (error: Error, failure: UpstreamFailure) => void;
+  /** It ended between two exchanges. */
+  readonly onGone: () => void;
   /** What was written before is on its way. */
   readonly onConnect: () => void;
   /** The upstream is silent; the connection is open. */
@@ -148,8 +150,10 @@ export class UpstreamLink {
 
   #fail(error: Error, failure: UpstreamFailure): void {
     const wasBusy = this.#isBusy;
+    const wasKept = this.#keepAlive;
     this.destroy();
     if (wasBusy) this.#owner.onFailure(error, failure);
+    else if (wasKept) this.#owner.onGone();
   }
 
   #failSent(error: Error): void {
@@ -157,8 +161,11 @@ export class UpstreamLink {
   }
 
   #onTimeout(): void {
-    if (this.#isBusy) this.#owner.onSilence();
-    else this.destroy();
+    const socket = this.#socket;
+    if (!this.#isBusy) this.#failSent(closedError());
+    // It is not read since the client does not read, whose own time is limited.
+    else if (socket?.isPaused() === true) socket.setTimeout(this.#options.idleTimeoutMs);
+    else this.#owner.onSilence();
   }
 
   #onEnd(): void {
@@ -168,7 +175,7 @@ export class UpstreamLink {
 
   #read(chunk: Buffer): void {
     if (!this.#isBusy) {
-      this.destroy();
+      this.#failSent(malformed());
       return;
     }
     this.#hasAnswered = true;

@@ -25,8 +25,10 @@ export interface SlotRequest {
   readonly client: ClientEnds;
 }
 
+type SlotContext = Pick<SpliceContext, "forwarder" | "kept">;
+
 export class UpstreamSlot implements LinkOwner {
-  readonly #context: SpliceContext;
+  readonly #context: SlotContext;
   readonly #owner: SlotOwner;
   #isKept = false;
   #link: UpstreamLink | undefined;
@@ -37,7 +39,7 @@ export class UpstreamSlot implements LinkOwner {
   #chosenMs = 0;
   #isChoiceDue = false;
 
-  constructor(context: SpliceContext, owner: SlotOwner) {
+  constructor(context: SlotContext, owner: SlotOwner) {
     this.#context = context;
     this.#owner = owner;
   }
@@ -112,6 +114,8 @@ export class UpstreamSlot implements LinkOwner {
     }
     this.#owner.onPart(head, content, isEnd);
   };
+
+  readonly onGone = (): void => this.#forget();
 
   readonly onConnect = (): void => {
     this.#dropSent();

@@ -54,8 +54,9 @@ export class Attempt {
     upstream.underWay += 1;
   }
 
-  /** The head of an answer is there, or none will come. */
+  /** The head of an answer is there, or none will come. The first counts: a client can break off what follows. */
   settle(outcome: AttemptOutcome): void {
+    if (this.#isSettled) return;
     this.#isSettled = true;
     this.#settle(this.upstream, outcome, this.begunMs);
   }
@@ -63,7 +64,7 @@ export class Attempt {
   /** Always, and last: it is not under way any more. */
   end(): void {
     this.upstream.underWay -= 1;
-    if (!this.#isSettled) this.settle("abandoned");
+    this.settle("abandoned");
   }
 }
 

@@ -41,6 +41,10 @@ beforeAll(async () => {
   upstream = await startUpstream((request, response) => {
     seen.push({ request, response });
     if (request.url === "/held") return;
+    if (request.url?.startsWith("/empty/") === true) {
+      request.socket.end(`HTTP/1.1 ${request.url.slice(7)} x\r\nContent-Length: 5\r\n\r\n`);
+      return;
+    }
     if (request.url === "/early") {
       response.writeHead(413).end("enough");
       return;
@@ -199,6 +203,14 @@ describe("where one side gives up", () => {
     expect((await requestH2(session, { ":method": "POST" }, body)).body === body).toBe(true);
   });
 
+  test("an answer without content says no length, which clients would wait for", async () => {
+    for (const status of [204, 205, 304]) {
+      const answer = await requestH2(session, { ":path": `/empty/${status}` });
+      expect([answer.status, answer.body]).toStrictEqual([status, ""]);
+      expect(answer.headers["content-length"]).toBe(status === 304 ? "5" : undefined);
+    }
+  });
+
   test("an upstream that is down is 502 on its stream alone", async () => {
     const down = await startEdge({ certificates, upstream: "unix:/nonexistent/socket" });
     const own = await openH2(down.port, certificates.ca);
@@ -235,6 +247,10 @@ describe("a malformed head is refused, and the upstream does not hear of it", ()
     ["an unknown pseudo-header", [[":foo", "1"], ...GET]],
     ["a pseudo-header of answers", [[":status", "200"], ...GET]],
     ["TRACE", instead(":method", "TRACE")],
+    ["trace, which node:http would send as TRACE", instead(":method", "trace")],
+    ["delete, which is no DELETE", instead(":method", "delete")],
+    ["connect with a path", instead(":method", "connect")],
+    ["a method that HTTP/1.1's parser does not know", instead(":method", "NONE")],
     [
       "plain CONNECT",
       [

@@ -104,6 +104,14 @@ test("carries bytes both ways, and each end in its turn", async () => {
   expect(await until(stream, "bye")).toBe(`hello${large}.bye`);
 });
 
+test("rejects a handshake with a length or an expectation, of which an upstream would wait for a body", async () => {
+  for (const field of [{ "content-length": "10" }, { expect: "100-continue" }]) {
+    expect((await answerOf(connect("/", field)))[":status"]).toBe(400);
+  }
+  expect(edge.codes).toStrictEqual(["TLS_HEAD_REJECTED", "TLS_HEAD_REJECTED"]);
+  expect(tunnels).toHaveLength(0);
+});
+
 test("makes a key of its own for each tunnel", async () => {
   const streams = [connect("/"), connect("/")];
   await Promise.all(streams.map((stream) => answerOf(stream)));
