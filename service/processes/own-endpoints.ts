@@ -106,10 +106,8 @@ async function passOn(
     passed.end(body);
   });
   response.statusCode = answer.statusCode ?? 500;
-  const answered = passedOn(answer.rawHeaders);
-  for (let i = 0; i + 1 < answered.length; i += 2) {
-    response.appendHeader(answered[i] ?? "", answered[i + 1] ?? "");
-  }
+  for (const [name, values] of byName(passedOn(answer.rawHeaders)))
+    response.setHeader(name, values);
   const { "content-length": length } = answer.headers;
   if (length !== undefined) response.setHeader("content-length", length);
   await pipeline(answer, response);
@@ -139,6 +137,16 @@ function passedOn(raw: readonly string[]): string[] {
     if (!NOT_PASSED.has(name.toLowerCase())) kept.push(name, value);
   }
   return kept;
+}
+
+/** An answer of HTTP/2 has no list of raw headers. */
+function byName(raw: readonly string[]): ReadonlyMap<string, string[]> {
+  const values = new Map<string, string[]>();
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    const name = (raw[i] ?? "").toLowerCase();
+    values.set(name, [...(values.get(name) ?? []), raw[i + 1] ?? ""]);
+  }
+  return values;
 }
 
 function mayRepeat({ method = "" }: IncomingMessage, error: unknown): boolean {

@@ -1,5 +1,7 @@
 /** A worker with its keeper, both in this process: whose request it is, as the keeper sees it. */
+import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { connect } from "node:http2";
 import { request } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -114,6 +116,21 @@ describe("a worker of an issuer", () => {
   });
 });
 
+/** The status, and all values of a header. */
+async function askHttp2(
+  port: number,
+  ca: string,
+  headers: Readonly<Record<string, string>>,
+): Promise<[number, unknown]> {
+  const session = connect(`https://localhost:${port}`, { ca });
+  onTestFinished(() => session.destroy());
+  const stream = session.request({ ":path": "/.well-known/jwks.json", ...headers });
+  const [answered] = (await once(stream, "response")) as [Record<string, unknown>];
+  stream.resume();
+  await once(stream, "close");
+  return [Number(answered[":status"]), answered["content-type"]];
+}
+
 describe("a worker of an edge behind a proxy", () => {
   it("tells the keeper the client that the proxy names, and only a body that may be", async () => {
     const dir = temporaryFolder();
@@ -139,6 +156,11 @@ describe("a worker of an edge behind a proxy", () => {
       statuses.push((await ask({ port, ca, path: "/.well-known/jwks.json", headers }))[0]);
     }
     expect(statuses).toEqual([200, 200, 429, 200]);
+    const overHttp2 = await askHttp2(port, ca, {
+      "x-forwarded-for": "192.0.2.9",
+      "stile-peer": "x",
+    });
+    expect(overHttp2).toEqual([200, "application/jwk-set+json"]);
     const headers = { "x-forwarded-for": "192.0.2.3", "content-type": "application/json" };
     const large = { port, ca, path: "/.stile/redeem", headers, body: "x".repeat(600_000) };
     const [status, problem] = await ask(large);
