@@ -97,7 +97,7 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
     retries,
     take: () => {
       const nowMs = clock();
-      budget.earn();
+      budget.earn(nowMs);
       const chosen = choose(nowMs, []);
       if (chosen === undefined) throw refusal(all, nowMs, options.healthCheck?.intervalMs);
       return begin(chosen, nowMs);
@@ -105,7 +105,7 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
     takeAt: (upstream) => {
       const nowMs = clock();
       if (upstream.isFull || upstream.stateAt(nowMs) !== "in") return undefined;
-      budget.earn();
+      budget.earn(nowMs);
       return begin(upstream, nowMs);
     },
     retake: (tried) => {

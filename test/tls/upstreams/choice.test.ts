@@ -236,6 +236,17 @@ describe("second attempts", () => {
     }
   });
 
+  test("are enough for what a busy upstream has under way when it dies", () => {
+    const made = stage(2);
+    for (let i = 0; i < 5_000; i += 1) {
+      made.nowMs += 1;
+      chosen(made);
+    }
+    const underWay = Array.from({ length: 500 }, () => new Attempts(made.upstreams, true));
+    expect(underWay.every((attempts) => attempts.next("broken", true))).toBe(true);
+    for (const attempts of underWay) attempts.end();
+  });
+
   test("are a fifth of all at the most, and ten a second where there are few", () => {
     const made = stage(2);
     let retried = 0;
