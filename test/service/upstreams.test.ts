@@ -106,7 +106,8 @@ describe("a sidecar before two upstreams, one of them over TLS", () => {
           },
         ],
         forwardedHeader: "forwarded",
-        healthCheck: { path: "/healthz", intervalSeconds: 1, timeoutSeconds: 1, ...counts },
+        // Long enough for a machine that is busy with other tests.
+        healthCheck: { path: "/healthz", intervalSeconds: 1, timeoutSeconds: 20, ...counts },
         rules: [{ name: "all", action: "open", paths: ["/"] }],
       },
     });
