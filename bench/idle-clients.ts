@@ -23,10 +23,10 @@ const lines = createInterface({ input: process.stdin });
 const [first] = (await once(lines, "line")) as [string];
 const ca = JSON.parse(first) as string;
 const sockets: TLSSocket[] = [];
-let isEnding = false;
 let session: Buffer | undefined;
 
-const again = setInterval(() => {
+lines.once("close", () => process.exit(0));
+setInterval(() => {
   for (const socket of sockets) socket.write(request);
 }, ASK_AGAIN_MS);
 let left = Number(count);
@@ -38,11 +38,6 @@ await Promise.all(
     }
   }),
 );
-lines.once("close", () => {
-  isEnding = true;
-  clearInterval(again);
-  for (const socket of sockets) socket.destroy();
-});
 console.log("held");
 
 /** Resumes what it can: the handshake is not what is measured. */
@@ -60,9 +55,7 @@ function open(index: number): Promise<void> {
     sockets.push(socket);
     socket.once("session", (ticket: Buffer) => (session ??= ticket));
     socket.once("error", reject);
-    socket.once("close", () => {
-      if (!isEnding) process.exit(1);
-    });
+    socket.once("close", () => process.exit(1));
     socket.write(request);
     socket.once("data", (answer: Buffer) => {
       if (!answer.toString("latin1").startsWith("HTTP/1.1 200 ")) process.exit(1);

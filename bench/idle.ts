@@ -15,6 +15,8 @@ const CLIENTS = 2;
 const WARM_UP = 500;
 /** For collectors of garbage, and what else comes after the last handshake. */
 const SETTLE_MS = 2_000;
+/** For the connections of one server to be there. */
+const DEADLINE_MS = 180_000;
 /** Files of a process: its connections, and what it has open anyway. */
 const SPARE_FILES = 500;
 
@@ -62,9 +64,17 @@ async function hold(target: IdleTarget, connections: number): Promise<() => Prom
     child.stdin.write(`${JSON.stringify(target.ca)}\n`);
     return { child, exited: once(child, "exit") as Promise<[number | null]> };
   });
-  await Promise.all(clients.map(({ child, exited }) => held(child, exited)));
-  return async () => {
+  const end = (): void => {
     for (const { child } of clients) child.stdin.end();
+  };
+  try {
+    await Promise.all(clients.map(({ child, exited }) => held(child, exited)));
+  } catch (error) {
+    end();
+    throw error;
+  }
+  return async () => {
+    end();
     const codes = await Promise.all(clients.map(({ exited }) => exited));
     if (codes.some(([code]) => code !== 0))
       throw new Error("connections were closed by the server");
@@ -73,8 +83,9 @@ async function hold(target: IdleTarget, connections: number): Promise<() => Prom
 
 async function held(child: ChildProcess, exited: Promise<unknown>): Promise<void> {
   if (child.stdout === null) throw new TypeError("expected a pipe");
+  const signal = AbortSignal.timeout(DEADLINE_MS);
   await Promise.race([
-    once(createInterface({ input: child.stdout }), "line"),
+    once(createInterface({ input: child.stdout }), "line", { signal }),
     exited.then(() => Promise.reject(new Error("connections were refused"))),
   ]);
 }

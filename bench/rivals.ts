@@ -72,6 +72,8 @@ server {
     const crt = write("server.pem", pem.join("\n"));
     const config = `global
   nbthread 1
+  maxconn 10500
+  no strict-limits
 defaults
   mode http
   timeout connect 5s
