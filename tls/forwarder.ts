@@ -14,7 +14,9 @@ import type { Duplex } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { isStileError, StileError } from "../wire/index.ts";
 import { type ForwardedHeader, forwardedHeadersOf } from "./forwarded-headers.ts";
+import { Http2Request } from "./h2/request.ts";
 import { Http2Response } from "./h2/response.ts";
+import { type Http2Exchange, Http2UpstreamPool } from "./h2/upstream-pool.ts";
 import { requestHeadersToForward, responseHeadersToForward } from "./header-hygiene.ts";
 import { responseTrailers, takesTrailers } from "./trailers.ts";
 import {
@@ -64,6 +66,8 @@ export interface ForwarderOptions {
   /** How long an idle connection is kept. */
   readonly keepMs: number;
   readonly forwardedHeader: ForwardedHeader;
+  /** Requests of HTTP/2 without a body go past node:http, too. */
+  readonly isSpliced: boolean;
 }
 
 export interface Forwarder {
@@ -106,20 +110,24 @@ interface Exchange {
 interface Parts {
   readonly options: ForwarderOptions;
   readonly agents: UpstreamAgents;
+  readonly pool: Http2UpstreamPool;
 }
 
 export function createForwarder(options: ForwarderOptions): Forwarder {
   const agents = new UpstreamAgents(options.keepMs);
+  const pool = new Http2UpstreamPool(options);
+  const parts = { options, agents, pool };
   const underWay = createUnderWay(options.maxUnderWay);
 
   return {
     forward: (request, response, extra) =>
-      countUnderWay(underWay, extra, () => forward({ options, agents }, request, response, extra)),
+      countUnderWay(underWay, extra, () => forward(parts, request, response, extra)),
     upgrade: (request, socket, head, extra) =>
       countUnderWay(underWay, extra, () => upgrade(options, request, socket, head, extra)),
     fastPath: (fastPathOptions) => createFastPath(options, underWay, fastPathOptions),
     close: () => {
       agents.destroy();
+      pool.close();
       return Promise.resolve();
     },
   };
@@ -146,6 +154,18 @@ async function countUnderWay(
   }
 }
 
+/** Undefined for what node:http forwards. */
+function splicedExchange(
+  { pool }: Parts,
+  request: object,
+  response: object,
+): Pick<Http2Exchange, "request" | "response"> | undefined {
+  const isHttp2 = request instanceof Http2Request && response instanceof Http2Response;
+  return isHttp2 && request.headers.te === undefined && pool.isUsable
+    ? { request, response }
+    : undefined;
+}
+
 async function forward(
   parts: Parts,
   request: IncomingMessage,
@@ -156,6 +176,13 @@ async function forward(
   const body = requestBodyOf(request, options.maxBodyBytes);
   const headers = [...upstreamHeaders(options, request, extra), ...framingHeaders(request, body)];
   if (takesTrailers(request)) headers.push("TE", "trailers", "Connection", "keep-alive, TE");
+  const spliced = body.kind === "none" ? splicedExchange(parts, request, response) : undefined;
+  if (spliced !== undefined) {
+    await parts.pool.forward({ ...spliced, headers, extra }).catch((error: unknown) => {
+      if (!spliced.response.isLeft) throw asUpstreamError(error);
+    });
+    return;
+  }
   const client = { socket: request.socket, address: extra.clientAddress };
   const exchange: Exchange = { request, response, body, headers, client, isLeft: false };
   const attempts = new Attempts(

@@ -72,6 +72,7 @@ export async function composeEdge(
     maxUnderWay: edge.maxUpstreamRequests,
     ...timesOf(edge),
     forwardedHeader: edge.forwardedHeader,
+    isSpliced: edge.fastPath,
   });
   onClose(() => forwarder.close());
   const page =

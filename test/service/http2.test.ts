@@ -15,6 +15,7 @@ import { createTokenClient } from "../../tokens/client/index.ts";
 import { formatAuthorization, parseWwwAuthenticate } from "../../tokens/index.ts";
 import { type H2Answer, openH2, requestH2 } from "../support/h2-client.ts";
 import { startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
+import { connectTls } from "../support/tls-edge.ts";
 
 const LISTED = "https://app.example";
 let target: TestSidecar;
@@ -49,6 +50,17 @@ const received = ({ body }: H2Answer): Record<string, string> =>
 
 const clearanceOf = (answer: H2Answer): string =>
   (answer.headers["set-cookie"]?.[0] ?? "").split(";")[0] ?? "";
+
+it("is not offered where tls.http2 is off", async () => {
+  const off = await startTestSidecar({ tls: { http2: false } });
+  try {
+    const socket = await connectTls(off.port, off.ca, { ALPNProtocols: ["h2", "http/1.1"] });
+    expect(socket.alpnProtocol).toBe("http/1.1");
+    socket.destroy();
+  } finally {
+    await off.stop();
+  }
+});
 
 describe("a client without a token", () => {
   it("is challenged, reads a page where it asks for one, and does not reach the upstream", async () => {
@@ -151,6 +163,21 @@ describe("Stile's own endpoints", () => {
     expect((await ask("/.stile/redeem", json, "{")).status).toBe(400);
     expect((await ask("/.stile/redeem", json)).status).toBe(400);
     expect((await ask("/.stile/redeem", json, Buffer.alloc(600_000, "x"))).status).toBe(413);
+  });
+
+  it("are left in the middle of a body without a trace", async () => {
+    const stream = session.request({
+      ":method": "POST",
+      ":path": "/.stile/redeem",
+      "content-type": "application/json",
+    });
+    stream.on("error", () => undefined);
+    stream.write('{"token":');
+    await new Promise((resolve) => session.ping(resolve));
+    stream.close(8);
+    await new Promise((resolve) => session.ping(resolve));
+    expect((await ask("/.stile/none")).status).toBe(404);
+    expect(target.lines.filter((text) => text.includes("failed"))).toStrictEqual([]);
   });
 
   it("attest a TPM, bound to this connection, and issue it a token that admits", async () => {

@@ -161,6 +161,7 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
   });
   const upstreams = options.upstreams ?? upstreamsTo([options.upstream]);
   const idleTimeoutMs = options.forwarder?.idleTimeoutMs ?? 5_000;
+  const isFast = options.fastPath ?? process.env["STILE_TEST_GENERAL_PATH"] === undefined;
   const forwarder = createForwarder({
     upstreams,
     maxBodyBytes: 2 ** 27,
@@ -169,6 +170,7 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
     idleTimeoutMs,
     keepMs: 4_000,
     forwardedHeader: "x-forwarded",
+    isSpliced: isFast,
     ...options.forwarder,
   });
   const extra = options.extra ?? noExtra;
@@ -203,7 +205,7 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
     },
     observe,
     ...(options.http2 === false ? {} : { http2: { random: randomBytes } }),
-    ...((options.fastPath ?? process.env["STILE_TEST_GENERAL_PATH"] === undefined)
+    ...(isFast
       ? { fastPath: fastPathOf(forwarder, options.decide ?? forwarding(extra), note) }
       : {}),
   });

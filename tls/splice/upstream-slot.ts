@@ -86,13 +86,13 @@ export class UpstreamSlot implements LinkOwner {
     this.#link?.resume();
   }
 
-  /** After an exchange. */
-  keep(): void {
+  /** After an exchange. @returns whether the connection is kept for another */
+  keep(): boolean {
     this.#end();
-    if (this.#link?.isFree === true && this.#context.kept.enter()) {
-      this.#isKept = true;
-      this.#link.resume();
-    } else this.#link?.destroy();
+    this.#isKept = this.#link?.isFree === true && this.#context.kept.enter();
+    if (this.#isKept) this.#link?.resume();
+    else this.#link?.destroy();
+    return this.#isKept;
   }
 
   /** The upstream was silent for too long. */

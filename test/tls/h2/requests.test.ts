@@ -15,6 +15,8 @@ import {
 } from "../../support/h2-frames.ts";
 import { openH2, requestH2 } from "../../support/h2-client.ts";
 import {
+  connectTls,
+  exchangeRaw,
   startEdge,
   startUpstream,
   type TestCertificates,
@@ -141,6 +143,40 @@ describe("a request", () => {
     expect((await requestH2(session, {}, "quick")).body).toBe("quick");
     seen[0]?.response.end("late");
     expect((await held).body).toBe("late");
+  });
+});
+
+describe("what is agreed on", () => {
+  const offer = async (port: number, ALPNProtocols: string[]): Promise<unknown> =>
+    connectTls(port, certificates.ca, { ALPNProtocols }).then(
+      (socket) => {
+        socket.destroy();
+        return socket.alpnProtocol;
+      },
+      (error: NodeJS.ErrnoException) => error.code,
+    );
+
+  test("is HTTP/2 where the client has it, in whatever order", async () => {
+    expect(await offer(edge.port, ["http/1.1", "h2"])).toBe("h2");
+    expect(await offer(edge.port, ["http/1.1"])).toBe("http/1.1");
+  });
+
+  test("is HTTP/1.1 where it is turned off", async () => {
+    const target = `http://127.0.0.1:${upstream.port}`;
+    const off = await startEdge({ certificates, upstream: target, http2: false });
+    expect(await offer(off.port, ["h2", "http/1.1"])).toBe("http/1.1");
+    expect(await offer(off.port, ["h2"])).toBe("ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL");
+    await off.close();
+  });
+
+  test("is not HTTP/2 without ALPN: its preface is no request", async () => {
+    const answer = await exchangeRaw(
+      edge.port,
+      certificates.ca,
+      "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    );
+    expect(answer).toMatch(/^HTTP\/1\.1 400 /);
+    expect(seen).toHaveLength(0);
   });
 });
 

@@ -49,6 +49,7 @@ test("a kept connection is not counted any more once it has ended, by whatever",
           idleTimeoutMs: 5_000,
           keepMs: i === ends.length - 1 ? 100 : 5_000,
           forwardedHeader: "x-forwarded",
+          isSpliced: true,
         },
       },
       {
