@@ -9,7 +9,7 @@ export interface Http2Limits {
   readonly maxStreams: number;
   /** Streams in a row that end without a whole answer, by whoever's reset; then the connection ends. */
   readonly maxAbortedStreams: number;
-  /** As many of them are forgotten each second. */
+  /** As many of them are forgotten each second, and one with each whole answer. */
   readonly abortedStreamsPerSecond: number;
   /** Bytes in a row of frames that carry no request: PING, SETTINGS, PRIORITY, padding, empty DATA and the like. */
   readonly maxOverheadBytes: number;

@@ -217,6 +217,8 @@ class Http2Connection implements FastConnection {
       // What came of a body that nobody read.
       if (!stream.endAfterHeaders && !request.readableEnded) this.#accounted += STREAM_WINDOW;
       if (!stream.headersSent || !answer.writableFinished) this.#countAborted();
+      // A proxy's connection carries the resets of many clients, beside the answers that they took.
+      else this.#aborted.refill(1);
     });
     // The handlers know these by their interface alone.
     const incoming = request as unknown as IncomingMessage;

@@ -225,6 +225,18 @@ describe("number", () => {
     expect(seen.length).toBeLessThanOrEqual(51 + 100);
   });
 
+  test("is not that of a connection on which most streams are answered", async () => {
+    const { client, edge } = await begin({ maxAbortedStreams: 10, abortedStreamsPerSecond: 0 });
+    for (let i = 0; i < 60; i += 1) {
+      client.request(1 + 4 * i);
+      expect(await client.status(1 + 4 * i)).toBe("200");
+      client.request(3 + 4 * i, HELD);
+      client.send(FRAME.rstStream, 0, 3 + 4 * i, uint32(8));
+    }
+    expect(edge.events).not.toContain("h2-calmed");
+    client.socket.destroy();
+  });
+
   test("of heads that are refused", async () => {
     const { client, edge } = await begin({ maxAbortedStreams: 50 });
     for (let i = 0; i < 500 && !client.socket.destroyed; i += 1) {

@@ -357,6 +357,16 @@ describe("a malformed head is refused, and the upstream does not hear of it", ()
     expect(seen.some(({ response }) => response.writableFinished)).toBe(false);
   });
 
+  test("ends its stream, whatever was to follow", async () => {
+    const client = await FrameClient.begin(edge.port, certificates.ca);
+    client.request(1, [...POST, ["host", "b.example"]], 0);
+    expect(await client.status(1)).toBe("400");
+    expect(await client.resetCode(1)).toBe(NGHTTP2_NO_ERROR);
+    client.request(3);
+    expect(await client.status(3)).toBe("200");
+    client.socket.destroy();
+  });
+
   test("a head across CONTINUATION frames is one head", async () => {
     const client = await FrameClient.begin(edge.port, certificates.ca);
     client.send(FRAME.headers, END_STREAM, 1, head(GET));
