@@ -12,7 +12,7 @@ export interface ChildOptions {
 }
 
 type Stage = "loaded" | "ready";
-/** Twice the time that opening a state folder took on the slowest disk seen. */
+/** Loading modules, unsealing keys and opening stores take seconds, on a busy machine several. */
 const STAGE_MS = 60_000;
 const SCRIPTS = {
   keeper: new URL("keeper-process.ts", import.meta.url),

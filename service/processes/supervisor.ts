@@ -29,13 +29,13 @@ export interface SupervisorDeps {
   readonly onHopeless: () => void;
 }
 
-/** Children in a row that did not last, after which it is given up: some twenty seconds. */
+/** Children in a row that did not last, after which it is given up: some thirty seconds. */
 const MAX_FAILURES = 8;
 const LOOK_MS = 500;
 const LINK_KEY_BYTES = 32;
 /** At a stop, connections whose request is on its way have this long: the next service may wait for the port. */
 const STOP_IDLE_MS = 1_000;
-/** Between the worker's last answer and its end are closed files. */
+/** For the last answers of a keeper, before it closes its stores. */
 const KEEPER_LEAVE_MS = 5_000;
 
 export class Supervisor {

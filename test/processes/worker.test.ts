@@ -1,6 +1,6 @@
 /** A worker with its keeper, both in this process: whose request it is, as the keeper sees it. */
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { connect } from "node:http2";
 import { request } from "node:https";
 import { tmpdir } from "node:os";
@@ -19,11 +19,12 @@ import { type ClientCertificate, makeCertificate } from "../support/split.ts";
 const KEY = "ab".repeat(32);
 const log = { write: () => undefined, flush: () => undefined };
 
-/** Ends with the test. */
-async function startPair(config: Config): Promise<void> {
+/** Ends with the test. @param between what is done once the keeper serves */
+async function startPair(config: Config, between = (): void => undefined): Promise<void> {
   const deps = { clock: Date.now, log, linkKey: KEY };
   const keeper = await startKeeper(keeperConfig(config), deps);
   onTestFinished(() => keeper.leave(1_000));
+  between();
   const worker = await loadWorker(workerConfig(config), {
     ...deps,
     monotonicMs: () => performance.now(),
@@ -135,6 +136,7 @@ describe("a worker of an edge behind a proxy", () => {
   it("tells the keeper the client that the proxy names, and only a body that may be", async () => {
     const dir = temporaryFolder();
     const port = await freePort();
+    const forEnvoy = join(dir, "envoy.sock");
     const development = await prepareDevelopment({
       dir,
       port,
@@ -144,11 +146,18 @@ describe("a worker of an edge behind a proxy", () => {
       clock: Date.now,
       overrides: {
         listen: { trustedProxies: ["127.0.0.1"] },
+        edge: { extAuthz: { listen: `unix:${forEnvoy}` } },
         limits: { requestsPerMinute: 2, drainSeconds: 1 },
       },
     });
     const { config } = development;
-    await startPair({ ...config, processes: { ...config.processes, workers: 1 } });
+    const inodes: number[] = [];
+    const lookAtSocket = (): void => void inodes.push(statSync(forEnvoy).ino);
+    const processes = { ...config.processes, workers: 1 };
+    await startPair({ ...config, processes }, lookAtSocket);
+    lookAtSocket();
+    // Envoy asks the keeper: a worker takes nothing from it.
+    expect(inodes[1]).toBe(inodes[0]);
     const ca = readFileSync(development.caFile, "utf8");
     const statuses: number[] = [];
     for (const client of ["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"]) {

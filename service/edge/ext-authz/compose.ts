@@ -38,18 +38,11 @@ export async function listenExtAuthz(
 }
 
 /** @throws `SERVICE_CONFIG_INVALID` for settings that would not hold for what Envoy asks about */
-export function checkExtAuthz(
-  { listen: { trustedProxies }, processes }: Config,
-  edge: EdgeConfig,
-): void {
+export function checkExtAuthz({ listen: { trustedProxies } }: Config, edge: EdgeConfig): void {
   if (edge.extAuthz === undefined) return;
   const { kind } = parseLocalListen(edge.extAuthz.listen, "edge.extAuthz.listen");
   if (kind === "tcp" && trustedProxies.length === 0) {
     throw invalid("edge.extAuthz.listen must be unix:/path where listen.trustedProxies is empty");
-  }
-  if (processes.workers > 0) {
-    // Each process would take the listener from the one before.
-    throw invalid("edge.extAuthz must not be set where processes.workers is above 0");
   }
   if (edge.redemptionContext === "connection") {
     throw invalid("edge.redemptionContext must not be connection where edge.extAuthz is set");

@@ -16,12 +16,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { DevelopmentOverrides } from "../../../service/dev/development.ts";
-import { checkExtAuthz } from "../../../service/edge/ext-authz/compose.ts";
 import { createUnaryServer } from "../../../service/edge/ext-authz/grpc.ts";
 import { readMessage } from "../../../service/edge/ext-authz/protobuf.ts";
 import { concatBytes } from "../../../wire/index.ts";
 import { freePort } from "../../support/child-sidecar.ts";
-import { codeOf, codeOfAsync } from "../../support/reject.ts";
+import { codeOfAsync } from "../../support/reject.ts";
 import { startTestSidecar, type TestSidecar } from "../../support/sidecar.ts";
 import { checkRequest } from "./check-request.ts";
 
@@ -294,14 +293,5 @@ describe("settings that would not hold", () => {
   ];
   it.each(refused)("stop the start: %s", async (_what, overrides) => {
     expect(await codeOfAsync(() => startTestSidecar(overrides))).toBe("SERVICE_CONFIG_INVALID");
-  });
-
-  it("stop the start: several processes", () => {
-    const { config } = target;
-    const { edge, processes } = config;
-    if (edge === undefined) throw new TypeError("expected an edge");
-    const withWorkers = { ...config, processes: { ...processes, workers: 1 } };
-    expect(codeOf(() => checkExtAuthz(config, edge))).toBe("nothing was thrown");
-    expect(codeOf(() => checkExtAuthz(withWorkers, edge))).toBe("SERVICE_CONFIG_INVALID");
   });
 });
