@@ -10,6 +10,7 @@ import {
   type DirectoryLogHead,
   encodeDirectoryLogEntry,
   followDirectoryLog,
+  type FollowedDirectoryLog,
   type TokenCrypto,
 } from "../../tokens/index.ts";
 import { constantTimeEqual, encodeUtf8 } from "../../wire/index.ts";
@@ -30,7 +31,8 @@ export interface DirectoryLogOptions {
 export interface DirectoryLog {
   /**
    * Returns when this is the newest directory of the log: written, or found to be so.
-   * @throws errors of the file system; nothing is then in the log
+   * @throws errors of the file system, `TOKEN_DIRECTORY_LOG_INVALID` for a directory that lists a revoked key;
+   * nothing is then in the log
    */
   readonly publish: (directory: Uint8Array) => Promise<void>;
   /** Once for each key. @throws errors of the file system */
@@ -92,7 +94,9 @@ class FileLog {
     const whole = text.slice(0, text.lastIndexOf("\n") + 1);
     this.#size = Buffer.byteLength(whole);
     const lines = whole.split("\n").slice(0, -1);
-    if (lines.length > 0) await this.#follow(lines);
+    if (lines.length === 0) return;
+    this.head = (await this.#follow(lines)).head;
+    this.#lines.push(...lines);
   }
 
   publish(directory: Uint8Array): Promise<void> {
@@ -129,22 +133,25 @@ class FileLog {
         event,
       }),
     );
+    // What followers would refuse is never written: it could not be taken back.
+    const followed = await this.#follow(
+      this.#lines.length === 0 ? [line] : [this.#lines.at(-1) ?? "", line],
+    );
     const bytes = encodeUtf8(`${line}\n`);
     // What an earlier write or a crash left half done.
     await this.#file.truncate(this.#size);
     await this.#file.appendFile(bytes);
     await this.#file.datasync();
     this.#size += bytes.length;
-    await this.#follow(this.#lines.length === 0 ? [line] : [this.#lines.at(-1) ?? "", line]);
+    this.head = followed.head;
+    this.#lines.push(line);
   }
 
   /** @param lines all, or the newest known one and what comes after it */
-  async #follow(lines: readonly string[]): Promise<void> {
+  #follow(lines: readonly string[]): Promise<FollowedDirectoryLog> {
     const { crypto, issuer, key } = this.#options;
     const verifier = { issuer, crypto, verify: logVerifier(key.publicKey) };
-    const { entries, head } = await followDirectoryLog(lines, this.head, verifier);
-    this.head = head;
-    this.#lines.push(...lines.slice(-entries.length));
+    return followDirectoryLog(lines, this.head, verifier);
   }
 
   #inTurn(work: () => Promise<void>): Promise<void> {

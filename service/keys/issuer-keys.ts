@@ -118,7 +118,7 @@ export function createIssuerKeys(options: IssuerKeysOptions): IssuerKeys {
         options.log.write("error", "keys.tick-failed", errorFields(error));
       }),
     rotate: (tokenType) => inTurn(() => rotateEarly(options, served, tokenType)),
-    revoke: (tokenKeyId) => revoke(options, tokenKeyId, () => inTurn(pass)),
+    revoke: (tokenKeyId) => revoke(options, tokenKeyId, inTurn, pass),
     list: () => ring.records().map((record) => viewOfKey(record, clock())),
     observe: () => {
       for (const record of ring.records()) {
@@ -161,6 +161,8 @@ async function rotateEarly(
       const key = stored.find((other) => encodeHex(other.record.tokenKeyId) === id);
       if (key !== undefined) await keystore.save(record, key.privateKey);
       const others = ring.records().filter((other) => encodeHex(other.tokenKeyId) !== id);
+      // Revoked since, perhaps while the successor was searched for: its file goes in the revocation's turn.
+      if (others.length === ring.records().length) continue;
       ring.replace([...others, record]);
     }
   }
@@ -170,18 +172,23 @@ async function rotateEarly(
 async function revoke(
   options: IssuerKeysOptions,
   tokenKeyId: string,
+  inTurn: (work: () => Promise<void>) => Promise<void>,
   pass: () => Promise<void>,
 ): Promise<void> {
-  const { directoryLog, ring } = options;
+  const { directoryLog, pool, ring } = options;
   const record = ring.records().find((key) => encodeHex(key.tokenKeyId) === tokenKeyId);
   if (record === undefined) throw new StileError("SERVICE_NOT_FOUND", "no such key");
   ring.remove(record.tokenKeyId);
+  pool.removeKey(record.tokenKeyId);
   options.log.write("warn", "keys.revoked", { tokenKeyId });
   try {
     await directoryLog.revoke(record.tokenKeyId);
   } finally {
-    await destroy(options, record);
-    await pass();
+    // After a rotation that is under way, which may be about to save the key once more.
+    await inTurn(async () => {
+      await destroy(options, record);
+      await pass();
+    });
   }
 }
 

@@ -126,6 +126,23 @@ describe("the file of a directory log", () => {
     await log.close();
   });
 
+  it("rejects a directory that lists a revoked key, and stays a log that can be followed", async () => {
+    const path = join(folder, "revoked");
+    let log = await open(path);
+    await log.publish(directoryOf(1));
+    await log.revoke(crypto.sha256(Uint8Array.of(1)));
+    await log.publish(directoryOf(2));
+    const lines = log.linesFrom(0);
+    expect(await codeOfAsync(() => log.publish(directoryOf(1)))).toBe("TOKEN_DIRECTORY_LOG_INVALID");
+    expect(log.linesFrom(0)).toBe(lines);
+    await log.publish(directoryOf(3));
+    await log.close();
+    log = await open(path);
+    expect(log.linesFrom(0).startsWith(lines)).toBe(true);
+    expect(log.linesFrom(0).split("\n")).toHaveLength(5);
+    await log.close();
+  });
+
   it("rejects a file that was changed, or that another key has signed", async () => {
     const path = join(folder, "changed");
     const log = await open(path);

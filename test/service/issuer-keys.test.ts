@@ -231,4 +231,27 @@ describe("issuer keys", () => {
     expect(readdirSync(dir).join()).not.toContain(encodeHex(key));
     expect(ring.signingKey(2)).toBeDefined();
   });
+
+  it("are not brought back by a rotation that was under way when they were revoked", async () => {
+    const { keys, ring } = restarted();
+    await keys.start();
+    nowMs = Math.max(...keys.list().map(({ notBefore }) => Date.parse(notBefore)));
+    const old = ring.signingKey(2)?.tokenKeyId ?? new Uint8Array();
+    const id = encodeHex(old);
+    const save = keystore.save.bind(keystore);
+    let revocation: Promise<void> | undefined;
+    // While the rotation writes the successor; the new end of the old key's life is still to be written.
+    keystore.save = async (record, privateKey) => {
+      revocation ??= keys.revoke(id);
+      await save(record, privateKey);
+    };
+    await keys.rotate();
+    keystore.save = save;
+    expect(revocation).toBeDefined();
+    await revocation;
+    expect(ring.redemptionKey(old)).toBeUndefined();
+    expect(keys.list().map(({ tokenKeyId }) => tokenKeyId)).not.toContain(id);
+    expect(readdirSync(dir).join()).not.toContain(id);
+    expect(ring.signingKey(2)).toBeDefined();
+  });
 });
