@@ -1,7 +1,8 @@
 /**
  * The attester's endpoints: the two steps of TPM attestation, and token requests of attested devices.
  * A token request is looked at in this order: media type, attestation result, proof of possession,
- * revocation, whether the issuer could issue it, allowance, issuance. So nothing is charged for what cannot be issued.
+ * revocation, whether the issuer could issue it, allowance, issuance. So nothing is charged for what cannot be issued,
+ * and what is found out only then, of a batch or by an issuer elsewhere, is given back.
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import {
@@ -20,7 +21,7 @@ import { ISSUANCE_MEDIA_TYPES, type IssuanceResult, type Issuer } from "../../to
 import { issuanceMediaType, outcomeOf } from "../http/app.ts";
 import { TOKEN_REQUEST_PATH } from "../issuer/tenants.ts";
 import type { Metrics } from "../metrics.ts";
-import type { AllowanceStore, DeviceRegistryStore } from "../stores/index.ts";
+import type { AllowanceCharge, AllowanceStore, DeviceRegistryStore } from "../stores/index.ts";
 
 export interface AttesterRoutesOptions {
   readonly attester: TpmAttester;
@@ -131,13 +132,28 @@ async function issueFor(
     atMs: options.clock(),
     limit: tokenLimit(options, result.attestedBy, deviceClass),
   };
-  await options.allowances.charge(charge);
+  return issueCharged(options, charge, () => options.issuer.issue(mediaType, body));
+}
+
+/** The device is charged for what it is given, and is given nothing that it is not charged for. */
+async function issueCharged(
+  { allowances }: AttesterRoutesOptions,
+  charge: AllowanceCharge,
+  issue: () => Promise<IssuanceResult>,
+): Promise<IssuanceResult> {
+  let given = 0;
+  await allowances.charge(charge);
   try {
-    return await options.issuer.issue(mediaType, body);
-  } catch (error) {
+    const result = await issue();
+    const more = result.issued - charge.count;
+    // A key that came to its time while the charge was written signs requests that were not counted.
+    if (more > 0) await allowances.charge({ ...charge, count: more });
+    given = result.issued;
+    return result;
+  } finally {
+    const unused = charge.count - given;
     // Where even this fails, the device keeps the charge until its window ends: never more tokens.
-    await options.allowances.refund(charge).catch(() => undefined);
-    throw error;
+    if (unused > 0) await allowances.refund({ ...charge, count: unused }).catch(() => undefined);
   }
 }
 

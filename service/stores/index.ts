@@ -1,5 +1,6 @@
 /** Durable state of the edge and the attester on this machine's disk. */
 export {
+  type AllowanceCharge,
   type AllowanceStore,
   type AllowanceStoreOptions,
   openAllowanceStore,

@@ -133,7 +133,9 @@ describe("the file of a directory log", () => {
     await log.revoke(crypto.sha256(Uint8Array.of(1)));
     await log.publish(directoryOf(2));
     const lines = log.linesFrom(0);
-    expect(await codeOfAsync(() => log.publish(directoryOf(1)))).toBe("TOKEN_DIRECTORY_LOG_INVALID");
+    expect(await codeOfAsync(() => log.publish(directoryOf(1)))).toBe(
+      "TOKEN_DIRECTORY_LOG_INVALID",
+    );
     expect(log.linesFrom(0)).toBe(lines);
     await log.publish(directoryOf(3));
     await log.close();
