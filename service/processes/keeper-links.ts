@@ -24,6 +24,7 @@ import {
   parseVerifyCall,
   type SpendAnswer,
   type SpendCall,
+  type VerifyCall,
 } from "./link-frames.ts";
 import type { SharedMetrics } from "./shared-metrics.ts";
 import { listenOnUnix } from "./unix-socket.ts";
@@ -127,13 +128,14 @@ function welcome({ key }: KeeperLinksOptions, frame: Frame): number {
   return hello.worker ?? 0;
 }
 
+/** Throws for what no worker sends: its link ends, and nobody else's. */
 function answer(options: KeeperLinksOptions, socket: Socket, frame: Frame, worker: number): void {
   switch (frame.kind) {
     case FRAME.spends:
       void answerSpends(options, socket, parseSpendCalls(frame.body));
       return;
     case FRAME.verify:
-      void answerVerify(options, socket, frame);
+      void answerVerify(options, socket, parseVerifyCall(frame.body));
       return;
     case FRAME.metrics:
       options.metrics.take(worker, parseJsonFrame(frame));
@@ -165,9 +167,8 @@ async function answerSpends(
 async function answerVerify(
   options: KeeperLinksOptions,
   socket: Socket,
-  frame: Frame,
+  { authenticator, id, input, tokenKeyId }: VerifyCall,
 ): Promise<void> {
-  const { authenticator, id, input, tokenKeyId } = parseVerifyCall(frame.body);
   let result: boolean | LinkError = "TOKEN_KEY_UNKNOWN";
   try {
     const { privateVerifier } = options;

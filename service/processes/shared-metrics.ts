@@ -12,7 +12,7 @@ import {
 type Samples = readonly MetricObjectWithValues<MetricValue<string>>[];
 
 export interface SharedMetrics {
-  /** @param samples as a registry gives them; of a worker */
+  /** @param samples of a worker, as a registry gives them. @throws TypeError for anything else */
   readonly take: (worker: number, samples: unknown) => void;
   /** What it measures counts no more, what it counted does. */
   readonly end: (worker: number) => void;
@@ -25,6 +25,9 @@ export interface SharedMetrics {
 
 /** A worker that does not answer by then is shown as it was. */
 const ANSWER_MS = 500;
+const NAME = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
+const TYPES = ["counter", "gauge", "histogram", "summary"];
+const AGGREGATORS = ["sum", "first", "min", "max", "average", "omit"];
 const COUNTED: ReadonlySet<string> = new Set(["counter", "histogram"]);
 
 export function createSharedMetrics(): SharedMetrics {
@@ -48,7 +51,10 @@ export function createSharedMetrics(): SharedMetrics {
 
   return {
     take: (worker, samples) => {
-      latest.set(worker, samples as Samples);
+      if (!Array.isArray(samples) || !samples.every(isMetric)) {
+        throw new TypeError("a worker sent metrics that are none");
+      }
+      latest.set(worker, samples);
       heard(worker);
     },
     end: (worker) => {
@@ -67,6 +73,34 @@ export function createSharedMetrics(): SharedMetrics {
       return aggregate([await own.getMetricsAsJSON(), ...ended, ...latest.values()]);
     },
   };
+}
+
+/** What it is made of is written to the operator: a worker that fails must not spoil the others' metrics, too. */
+function isMetric(metric: unknown): metric is Samples[number] {
+  if (!isRecord(metric)) return false;
+  const { aggregator, help, name, type, values } = metric;
+  const isNamed = isName(name) && typeof help === "string";
+  const isKnown =
+    AGGREGATORS.some((known) => known === aggregator) && TYPES.some((t) => t === type);
+  return isNamed && isKnown && Array.isArray(values) && values.every(isValue);
+}
+
+/** Of a number that JSON has no word for, such as the mean of nothing, null is left. */
+function isValue(sample: unknown): boolean {
+  if (!isRecord(sample) || !isRecord(sample["labels"])) return false;
+  const { labels, metricName, value } = sample;
+  const isNamed = metricName === undefined || isName(metricName);
+  return (
+    isNamed && (value === null || typeof value === "number") && Object.keys(labels).every(isName)
+  );
+}
+
+function isName(value: unknown): boolean {
+  return typeof value === "string" && NAME.test(value);
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function aggregate(all: readonly Samples[]): Registry {

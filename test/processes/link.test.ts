@@ -260,6 +260,33 @@ describe("a link", () => {
     expect(await late).toEqual({ outcome: "spent" });
   });
 
+  it("rejects what a confused worker says, and serves the others", async () => {
+    await keeper();
+    const link = worker();
+    await link.whenUp();
+    const metric = { help: "x", type: "counter", aggregator: "sum", values: [] };
+    const confused: readonly Buffer[] = [
+      encodeFrame(FRAME.verify, Uint8Array.of(1)),
+      encodeFrame(FRAME.spends, Uint8Array.of(1)),
+      ...[
+        {},
+        [null],
+        [{ ...metric, name: "x\ny" }],
+        [{ ...metric, name: "x", aggregator: "toString" }],
+        [{ ...metric, name: "x", values: [{ labels: { "a\n": "b" }, value: 1 }] }],
+        [{ ...metric, name: "x", values: [{ labels: {}, value: "1" }] }],
+      ].map((samples) => encodeJsonFrame(FRAME.metrics, samples)),
+    ];
+    for (const [i, frame] of confused.entries()) {
+      const socket = connect(path);
+      socket.write(encodeJsonFrame(FRAME.hello, { key: KEY, worker: 10 + i }));
+      await once(socket, "data");
+      socket.write(frame);
+      await once(socket, "close");
+    }
+    expect(await link.spend(spend(1))).toEqual({ outcome: "fresh" });
+  });
+
   it("fails closed where no keeper comes in time", async () => {
     const link = worker(150);
     expect(await codeOfAsync(() => link.spend(spend(1)))).toBe("TOKEN_STORE_UNAVAILABLE");
