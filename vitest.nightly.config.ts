@@ -13,6 +13,7 @@ const config: ViteUserConfig = mergeConfig(
         "test/attest/fuzz.test.ts",
         "test/attest/webauthn-enrolment.test.ts",
         "test/service/webauthn.test.ts",
+        "test/tls/chaos.test.ts",
         "test/interop/go.test.ts",
         "test/interop/envoy.test.ts",
         "test/interop/h2spec.test.ts",
@@ -21,6 +22,7 @@ const config: ViteUserConfig = mergeConfig(
       ],
       exclude: ["node_modules/**"],
       env: {
+        CHAOS_SECONDS: "60",
         KILL_ROUNDS: "20",
         FUZZ_CASES: "1000000",
         PROCESS_ROUNDS: "5",

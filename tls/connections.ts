@@ -121,6 +121,8 @@ function trackAnswers(
     if (isDraining()) response.shouldKeepAlive = false;
     response.once("close", () => {
       connection.answers.delete(response);
+      // One that breaks off before its turn node:http would send as far as it came, and wait for the rest for ever.
+      if (!response.writableFinished) response.once("socket", (own: Socket) => own.destroy());
       // The head may have promised keep-alive before the drain began.
       if (cutsIdle() && isIdle(connection)) socket.end();
     });

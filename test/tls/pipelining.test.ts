@@ -4,8 +4,8 @@ import { once } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { connect } from "node:tls";
 import { describe, expect, test } from "vitest";
-import { readAll } from "../support/tls-edge.ts";
-import { edgeBefore, edgeCertificates } from "../support/tls-edges.ts";
+import { readAll, startUpstream, upstreamsTo } from "../support/tls-edge.ts";
+import { closeAfterTest, edgeBefore, edgeCertificates, edgeTo } from "../support/tls-edges.ts";
 
 const GET = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -65,6 +65,27 @@ describe("pipelined requests", () => {
     expect(socket.writableLength).toBeGreaterThan(12_000_000);
     socket.destroy();
   });
+});
+
+test("an answer that breaks off before its turn ends the connection behind those before it", async () => {
+  const held: ServerResponse[] = [];
+  const upstream = await startUpstream((request, response) => {
+    if (request.url === "/breaks") {
+      response.setHeader("Content-Length", 9);
+      response.write("part", () => response.destroy());
+    } else held.push(response);
+  });
+  closeAfterTest(upstream.close);
+  const upstreams = upstreamsTo([`http://127.0.0.1:${upstream.port}`]);
+  const edge = await edgeTo("", { upstreams, fastPath: false });
+  const socket = await open(edge.port);
+  socket.write(GET + GET.replace("/", "/breaks") + GET);
+  while (edge.codes.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  const all = readAll(socket);
+  held[0]?.end("first");
+  expect((await all).split("\r\n\r\n").slice(1)).toStrictEqual(["first"]);
+  // Nor does the third wait for its turn for ever.
+  while (upstreams.all[0]?.underWay !== 0) await new Promise((resolve) => setTimeout(resolve, 5));
 });
 
 describe("what does not wait its turn", () => {
