@@ -31,7 +31,7 @@ import {
 import { createSharedMetrics } from "../../service/processes/shared-metrics.ts";
 import { es256KeyId } from "../../service/secrets.ts";
 import { openSpentLevelStore } from "../../service/stores/index.ts";
-import type { SpendRequest, SpentStore } from "../../tokens/index.ts";
+import type { PrivateTokenVerifier, SpendRequest, SpentStore } from "../../tokens/index.ts";
 import { StileError } from "../../wire/index.ts";
 import { codeOf, codeOfAsync } from "../support/reject.ts";
 
@@ -135,7 +135,11 @@ afterEach(async () => {
 });
 
 async function keeper(
-  options: { readonly spentStore?: SpentStore; facts?: KeeperFacts } = {},
+  options: {
+    readonly spentStore?: SpentStore;
+    readonly privateVerifier?: PrivateTokenVerifier;
+    facts?: KeeperFacts;
+  } = {},
 ): Promise<KeeperLinks> {
   const facts = options.facts ?? someFacts();
   const links = createKeeperLinks({
@@ -143,6 +147,7 @@ async function keeper(
     key: KEY,
     facts: () => facts,
     spentStore: options.spentStore ?? store,
+    privateVerifier: options.privateVerifier,
     metrics: createSharedMetrics(),
     log,
   });
@@ -303,6 +308,23 @@ describe("a link", () => {
     expect(await codeOfAsync(() => link.verifyPrivate(id32(1), id32(2), id32(3)))).toBe(
       "TOKEN_KEY_UNKNOWN",
     );
+  });
+
+  it("has private tokens verified by the keeper", async () => {
+    const asked: number[] = [];
+    const privateVerifier: PrivateTokenVerifier = {
+      verifyPrivate: (keyId, input, authenticator) => {
+        asked.push(keyId[0] ?? 0, input.length, authenticator.length);
+        return Promise.resolve(authenticator[0] === 3);
+      },
+    };
+    await keeper({ privateVerifier });
+    const link = worker();
+    const input = new Uint8Array(98).fill(2);
+    const verify = (fill: number): Promise<boolean> =>
+      link.verifyPrivate(id32(1), input, new Uint8Array(48).fill(fill));
+    expect(await Promise.all([verify(3), verify(4)])).toEqual([true, false]);
+    expect(asked).toEqual([1, 98, 48, 1, 98, 48]);
   });
 
   it("tells each change of the keys", async () => {
