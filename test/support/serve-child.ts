@@ -42,6 +42,8 @@ export interface ServeChild {
 
 const root = join(import.meta.dirname, "..", "..");
 const EVENT_MS = 30_000;
+/** What steers the tests only: the service would refuse it as a setting that it does not know. */
+const NO_SETTINGS = { STILE_GO_INTEROP: undefined, STILE_TEST_GENERAL_PATH: undefined };
 
 export async function prepareServe(
   upstream: string,
@@ -93,7 +95,7 @@ export function startServe(
   const [program = "", ...args] = [...before, ...words];
   const child = spawn(program, args, {
     cwd: root,
-    env: { ...process.env, ...environment },
+    env: { ...process.env, ...NO_SETTINGS, ...environment },
     stdio: ["ignore", "pipe", "pipe", ...(listenFd === undefined ? [] : [listenFd])],
   });
   let errors = "";
