@@ -80,8 +80,13 @@ export async function followIssuer(
   await follower.load(config.stateDir);
   const first = await follower.refresh();
   if (first !== undefined && follower.ring.redeemableKeys().length === 0) throw first;
+  let isAsking = false;
   const refresh = async (): Promise<void> => {
+    // One at a time: an answer that was long on its way must not undo what a later one has revoked.
+    if (isAsking) return;
+    isAsking = true;
     const error = await follower.refresh();
+    isAsking = false;
     if (error !== undefined) log.write("error", "keys.follow-failed", errorFields(error));
   };
   const timer = setInterval(() => void refresh(), issuer.refreshSeconds * 1_000);
@@ -127,16 +132,14 @@ class Follower {
     });
     await readKept(join(folder, FILE), (text) => {
       const kept = JSON.parse(text) as readonly SeenKey[];
-      this.#seen = new Map(kept.map((key) => [key.tokenKey, key]));
-      this.ring.replace(this.#records());
+      this.#believe(new Map(kept.map((key) => [key.tokenKey, key])));
     });
   }
 
   /** @returns why nothing was changed, or undefined */
   async refresh(): Promise<Error | undefined> {
     try {
-      await this.#see();
-      this.ring.replace(this.#records());
+      this.#believe(await this.#see());
       await this.#forgetDestroyed();
       await this.#keep();
       return undefined;
@@ -145,7 +148,14 @@ class Follower {
     }
   }
 
-  async #see(): Promise<void> {
+  /** All or nothing: keys that no ring may have would spoil every later one. @throws `TOKEN_KEY_RING_INVALID` */
+  #believe(seen: Map<string, SeenKey>): void {
+    this.ring.replace(this.#records(seen));
+    this.#seen = seen;
+  }
+
+  /** What was seen before, and what the issuer shows now. */
+  async #see(): Promise<Map<string, SeenKey>> {
     const { directory, isLogged, log } = await fetchLoggedDirectory(this.#origin(), this.#log);
     const revoked = await this.#revoked(log);
     if (log !== undefined && !isLogged) {
@@ -171,7 +181,7 @@ class Follower {
     for (const [text, { tokenKey }] of seen) {
       if (revoked.has(this.#idOf(tokenKey))) seen.delete(text);
     }
-    this.#seen = seen;
+    return seen;
   }
 
   #origin(): FollowedIssuer {
@@ -214,10 +224,10 @@ class Follower {
   }
 
   /** A key counts as signing until a cache life after it was last listed, and redeems for a token's life more. */
-  #records(): IssuerKeyRecord[] {
+  #records(seen: ReadonlyMap<string, SeenKey>): IssuerKeyRecord[] {
     const { config, tokenCrypto } = this.#composition;
     const { directoryMaxAgeSeconds, redeemableSeconds } = config.issuer;
-    return [...this.#seen.values()].map((key) => {
+    return [...seen.values()].map((key) => {
       const publicKeySpki = decodeBase64Url(key.tokenKey, "token-key");
       const publishedAtMs = Math.min(key.firstSeenMs, key.notBeforeMs);
       const retireAtMs = Math.max(key.notBeforeMs, key.lastSeenMs + directoryMaxAgeSeconds * 1_000);
@@ -236,7 +246,7 @@ class Follower {
   /** First out of the ring, then out of the store: never a key whose spends are forgotten. */
   async #forgetDestroyed(): Promise<void> {
     const nowMs = this.#composition.clock();
-    for (const record of this.#records()) {
+    for (const record of this.#records(this.#seen)) {
       if (nowMs < record.destroyAtMs) continue;
       this.ring.remove(record.tokenKeyId);
       await this.#spentStore.dropEpoch(record.tokenKeyId);
