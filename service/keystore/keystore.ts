@@ -90,9 +90,12 @@ export async function openKeystore(options: KeystoreOptions): Promise<Keystore> 
         throw new RangeError("the private key is another key's");
       }
       const secret = material.encode(privateKey);
-      const file = await sealer.seal(PURPOSE, metadataOf(record), secret);
-      secret.fill(0);
-      await replaceFileDurably(pathOf(record.tokenKeyId), file);
+      try {
+        const file = await sealer.seal(PURPOSE, metadataOf(record), secret);
+        await replaceFileDurably(pathOf(record.tokenKeyId), file);
+      } finally {
+        secret.fill(0);
+      }
     },
     remove: (tokenKeyId) => removeFileDurably(pathOf(tokenKeyId)),
   };

@@ -4,7 +4,7 @@ import {
   generateKeyPairSync,
   type KeyObject,
 } from "node:crypto";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
 import {
   encodeBlindRsaTokenKey,
   parseBlindRsaTokenKey,
@@ -149,6 +149,14 @@ describe("rawRsaSign", () => {
 });
 
 describe("keys", () => {
+  it("are named without a word of their private half in the heap", async () => {
+    const { privateKey, publicKeySpki } = await generateBlindRsaKey();
+    const exported = vi.spyOn(Object.getPrototypeOf(privateKey) as KeyObject, "export");
+    onTestFinished(() => exported.mockRestore());
+    expect(encodeRsaPublicKey(privateKey)).toEqual(publicKeySpki);
+    expect(exported).not.toHaveBeenCalled();
+  });
+
   it("generates RSA-2048 keys in RFC 9578's encoding, not in Node's", async () => {
     const { privateKey, publicKeySpki, tokenKeyId } = await generateBlindRsaKey();
     expect(privateKey.asymmetricKeyType).toBe("rsa");

@@ -41,7 +41,9 @@ export function blindRsaKeyPair(privateKey: KeyObject): BlindRsaKeyPair {
  * @param key public or private. @throws RangeError for any other key
  */
 export function encodeRsaPublicKey(key: KeyObject): Uint8Array<ArrayBuffer> {
-  const { n, e } = key.export({ format: "jwk" });
+  // A private key as JWK would leave its primes in the heap, as text that nobody can wipe.
+  const publicKey = key.type === "private" ? createPublicKey(key) : key;
+  const { n, e } = publicKey.export({ format: "jwk" });
   if (key.asymmetricKeyType !== "rsa" || n === undefined || e !== "AQAB") {
     throw new RangeError("expected an rsaEncryption key with the exponent 65537");
   }
