@@ -108,6 +108,7 @@ export { GREASED_TOKEN_TYPES, withGrease } from "./challenge/grease.ts";
 export {
   formatAuthorization,
   formatWwwAuthenticate,
+  otherCredentials,
   parseAuthorization,
   parseWwwAuthenticate,
   type PresentedToken,

@@ -1,4 +1,5 @@
 /** What of a client's credentials is the application's own: all but the token and the clearance. */
+import { otherCredentials } from "../../tokens/index.ts";
 import { withoutClearanceCookie } from "./clearance.ts";
 
 /** Without what would be empty. */
@@ -13,9 +14,9 @@ export function credentialsForUpstream({
   readonly cookie?: string;
 } {
   const kept = cookie === undefined ? undefined : withoutClearanceCookie(cookie);
-  const isToken = authorization === undefined || /^privatetoken\b/i.test(authorization.trimStart());
+  const others = authorization === undefined ? undefined : otherCredentials(authorization);
   return {
-    ...(isToken ? {} : { authorization }),
+    ...(others === undefined ? {} : { authorization: others }),
     ...(kept === undefined ? {} : { cookie: kept }),
   };
 }

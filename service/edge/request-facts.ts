@@ -128,7 +128,11 @@ export function forwardedHeaders(facts: RequestFacts, decision: Admitted): Forwa
     remove.push("cookie");
     if (kept.cookie !== undefined) requestHeaders.push(["Cookie", kept.cookie]);
   }
-  if (kept.authorization === undefined) remove.push("authorization");
+  if (kept.authorization !== sent.authorization) {
+    remove.push("authorization");
+    if (kept.authorization !== undefined)
+      requestHeaders.push(["Authorization", kept.authorization]);
+  }
   const responseHeaders = Object.entries(clearanceHeaders(decision));
   return { removeRequestHeaders: remove, requestHeaders, responseHeaders, clientAddress };
 }

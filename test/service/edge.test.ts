@@ -74,6 +74,15 @@ describe("a client without a token", () => {
 });
 
 describe("a client with a token", () => {
+  it("has its other credentials passed on, and never the token", async () => {
+    const token = await target.mint();
+    const answer = await target.get("/hello", { authorization: `Basic YTpi, ${token}` });
+    expect(received(answer)["authorization"]).toBe("Basic YTpi");
+    const alone = await target.get("/hello", { authorization: `, ${await target.mint()}` });
+    expect(alone.status).toBe(200);
+    expect(received(alone)["authorization"]).toBeUndefined();
+  });
+
   it("is admitted once; a replay on another connection is refused with a fresh challenge", async () => {
     const authorization = await target.mint();
     const before = target.upstream.hits();

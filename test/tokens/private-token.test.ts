@@ -5,6 +5,7 @@ import {
   encodeTokenChallenge,
   formatAuthorization,
   formatWwwAuthenticate,
+  otherCredentials,
   parseAuthorization,
   parseWwwAuthenticate,
 } from "../../tokens/index.ts";
@@ -198,6 +199,25 @@ describe("parseAuthorization", () => {
     }
     expect(parseAuthorization("Bearer privatetoken")).toBeUndefined();
     expect(parseAuthorization('Digest username="PrivateToken token=AA"')).toBeUndefined();
+  });
+
+  it("is told apart from other credentials, which stay as they were received", () => {
+    const ours = `PrivateToken token="${TEXT}"`;
+    const digest = 'Digest  username="a, PrivateToken b", qop=auth';
+    for (const [header, others] of [
+      [ours, undefined],
+      [`, ${ours}`, undefined],
+      [`privatetoken token=${TEXT} ,`, undefined],
+      ['PrivateToken token="', undefined],
+      [`Basic YTpi, ${ours}`, "Basic YTpi"],
+      [`${ours}, Bearer abc=`, "Bearer abc="],
+      [`${digest} , ${ours}, Bearer  x`, `${digest}, Bearer  x`],
+      [digest, digest],
+      ["Bearer privatetoken", "Bearer privatetoken"],
+      ['Bearer "', 'Bearer "'],
+    ] as const) {
+      expect(otherCredentials(header), header).toBe(others);
+    }
   });
 
   it("rejects more or less than one token", () => {

@@ -11,6 +11,8 @@ export interface AuthItem {
   readonly scheme: string;
   /** Lower-case name and unquoted value, in order; names may repeat. */
   readonly params: readonly (readonly [name: string, value: string])[];
+  /** All of it, as it was received. */
+  readonly text: string;
 }
 
 /** Of a header whose honest size is below 5 KiB (8 challenges); Node stops all headers at 16 KiB. */
@@ -27,10 +29,12 @@ const UNQUOTED = /[!#-+\--~]+/y;
 /** `undefined` when the text is no list of challenges. The length is the caller's to check. */
 export function parseAuthItems(text: string): readonly AuthItem[] | undefined {
   const scanner = createScanner(text);
-  const items: { scheme: string; params: (readonly [string, string])[] }[] = [];
+  const items: { scheme: string; params: (readonly [string, string])[]; text: string }[] = [];
+  let startsAt = 0;
   let afterScheme = false;
   scanner.skip(SEPARATORS);
   while (!scanner.atEnd()) {
+    const nameAt = scanner.at();
     const name = scanner.take(TOKEN);
     if (name === undefined) return undefined;
     const blanks = scanner.take(BLANKS) ?? "";
@@ -44,11 +48,14 @@ export function parseAuthItems(text: string): readonly AuthItem[] | undefined {
       afterScheme = false;
     } else {
       if (afterScheme) return undefined;
-      items.push({ scheme: name, params: [] });
+      items.push({ scheme: name, params: [], text: name });
+      startsAt = nameAt;
       afterScheme = blanks !== "" && scanner.take(TOKEN68) === undefined && !scanner.atListEnd();
       if (afterScheme) continue;
     }
     if (!scanner.atListEnd()) return undefined;
+    const last = items.at(-1);
+    if (last !== undefined) last.text = text.slice(startsAt, scanner.at()).trimEnd();
     scanner.skip(SEPARATORS);
   }
   return items;
@@ -59,6 +66,8 @@ interface Scanner {
   take(pattern: RegExp): string | undefined;
   skip(pattern: RegExp): void;
   accept(character: string): boolean;
+  /** Of the next character. */
+  at(): number;
   atEnd(): boolean;
   /** At a comma or at the end. */
   atListEnd(): boolean;
@@ -83,6 +92,7 @@ function createScanner(text: string): Scanner {
       at += 1;
       return true;
     },
+    at: () => at,
     atEnd: () => at >= text.length,
     atListEnd: () => at >= text.length || text[at] === ",",
   };

@@ -141,6 +141,20 @@ export function parseAuthorization(header: string): PresentedToken | undefined {
   return { token, extensions: decodeBase64Url(extensions, "extensions") };
 }
 
+/**
+ * The credentials of an `Authorization` header that are none of PrivateToken, as they were received; undefined
+ * where there are none, or where it cannot be told which are.
+ * @param header hostile
+ */
+export function otherCredentials(header: string): string | undefined {
+  if (!header.toLowerCase().includes("privatetoken")) return header;
+  const items = header.length <= MAX_AUTH_HEADER_LENGTH ? parseAuthItems(header) : undefined;
+  if (items === undefined) return undefined;
+  const others = items.filter((item) => !isPrivateToken(item));
+  if (others.length === items.length) return header;
+  return others.length === 0 ? undefined : others.map(({ text }) => text).join(", ");
+}
+
 function isPrivateToken(item: AuthItem): boolean {
   return item.scheme.toLowerCase() === "privatetoken";
 }

@@ -78,7 +78,7 @@ function admitted(
   { headers, host, sourceAddress = "" }: CheckRequest,
   { by, clearance }: Admitted,
 ): Parameters<typeof encodeOk>[0] {
-  const told: HeaderList = [
+  const told: [string, string][] = [
     ["stile-admission", by],
     ["x-forwarded-for", sourceAddress],
     ["x-forwarded-host", host],
@@ -91,10 +91,11 @@ function admitted(
     cookie: headers.get("cookie"),
   });
   for (const name of ["authorization", "cookie"] as const) {
-    if (headers.has(name) && kept[name] === undefined) remove.push(name);
+    if (kept[name] !== undefined) told.push([name, kept[name]]);
+    else if (headers.has(name)) remove.push(name);
   }
   return {
-    headers: kept.cookie === undefined ? told : [...told, ["cookie", kept.cookie]],
+    headers: told,
     headersToRemove: remove,
     responseHeadersToAdd: clearance === undefined ? [] : [["set-cookie", clearance.setCookie]],
   };
