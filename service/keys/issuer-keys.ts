@@ -97,7 +97,12 @@ export function createIssuerKeys(options: IssuerKeysOptions): IssuerKeys {
     running = mine.catch(() => undefined);
     return mine;
   };
-  const pass = (): Promise<void> => carryOut(options, served);
+  const followers = createFollowers(options.directoryLog);
+  const pass = async (): Promise<void> => {
+    await carryOut(options, served);
+    await followers.tellAgain();
+  };
+  const turns = { inTurn, pass, tell: followers.tell };
 
   return {
     start: async () => {
@@ -118,7 +123,7 @@ export function createIssuerKeys(options: IssuerKeysOptions): IssuerKeys {
         options.log.write("error", "keys.tick-failed", errorFields(error));
       }),
     rotate: (tokenType) => inTurn(() => rotateEarly(options, served, tokenType)),
-    revoke: (tokenKeyId) => revoke(options, tokenKeyId, inTurn, pass),
+    revoke: (tokenKeyId) => revoke(options, tokenKeyId, turns),
     list: () => ring.records().map((record) => viewOfKey(record, clock())),
     observe: () => {
       for (const record of ring.records()) {
@@ -169,20 +174,49 @@ async function rotateEarly(
   options.log.write("warn", "keys.rotated-early");
 }
 
+interface Turns {
+  /** One piece of work after the other. */
+  readonly inTurn: (work: () => Promise<void>) => Promise<void>;
+  readonly pass: () => Promise<void>;
+  readonly tell: (tokenKeyId: Uint8Array) => Promise<void>;
+}
+
+/** Tells of revocations by the log, and again where it could not be written: until then edges redeem the key. */
+function createFollowers(log: Pick<DirectoryLog, "revoke">): {
+  readonly tell: Turns["tell"];
+  readonly tellAgain: () => Promise<void>;
+} {
+  const untold = new Set<Uint8Array>();
+  const tell = async (tokenKeyId: Uint8Array): Promise<void> => {
+    untold.delete(tokenKeyId);
+    try {
+      await log.revoke(tokenKeyId);
+    } catch (error) {
+      untold.add(tokenKeyId);
+      throw error;
+    }
+  };
+  return {
+    tell,
+    tellAgain: async () => {
+      for (const tokenKeyId of untold) await tell(tokenKeyId);
+    },
+  };
+}
+
 async function revoke(
   options: IssuerKeysOptions,
   tokenKeyId: string,
-  inTurn: (work: () => Promise<void>) => Promise<void>,
-  pass: () => Promise<void>,
+  { inTurn, pass, tell }: Turns,
 ): Promise<void> {
-  const { directoryLog, pool, ring } = options;
+  const { pool, ring } = options;
   const record = ring.records().find((key) => encodeHex(key.tokenKeyId) === tokenKeyId);
   if (record === undefined) throw new StileError("SERVICE_NOT_FOUND", "no such key");
   ring.remove(record.tokenKeyId);
   pool.removeKey(record.tokenKeyId);
   options.log.write("warn", "keys.revoked", { tokenKeyId });
   try {
-    await directoryLog.revoke(record.tokenKeyId);
+    await tell(record.tokenKeyId);
   } finally {
     // After a rotation that is under way, which may be about to save the key once more.
     await inTurn(async () => {

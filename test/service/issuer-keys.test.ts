@@ -219,14 +219,18 @@ describe("issuer keys", () => {
     expect(encodeHex(ring.signingKey(2)?.tokenKeyId ?? new Uint8Array())).toBe(waiting?.tokenKeyId);
   });
 
-  it("are dead although followers cannot be told, and the operator hears of it", async () => {
+  it("are dead although followers cannot be told yet, and the operator hears of it", async () => {
     const { keys, ring } = restarted();
     await keys.start();
     const key = ring.signingKey(2)?.tokenKeyId ?? new Uint8Array();
     const { revoke } = directoryLog;
     directoryLog.revoke = () => Promise.reject(new Error("disk full"));
     await expect(keys.revoke(encodeHex(key))).rejects.toThrow("disk full");
+    expect(revoked).not.toContain(encodeHex(key));
     directoryLog.revoke = revoke;
+    await keys.tick();
+    await keys.tick();
+    expect(revoked.filter((id) => id === encodeHex(key))).toHaveLength(1);
     expect(ring.redemptionKey(key)).toBeUndefined();
     expect(readdirSync(dir).join()).not.toContain(encodeHex(key));
     expect(ring.signingKey(2)).toBeDefined();
