@@ -10,7 +10,7 @@ import {
   responseHeadersToForward,
 } from "./header-hygiene.ts";
 
-/** Framing, routing, credentials, conditions, and what says how the content is to be read. */
+/** Framing, routing, methods, credentials, conditions, and what says how the content is to be read. */
 const NOT_LATE: ReadonlySet<string> = new Set([
   "accept-ranges",
   "age",
@@ -34,6 +34,9 @@ const NOT_LATE: ReadonlySet<string> = new Set([
   "vary",
   "warning",
   "www-authenticate",
+  "x-http-method",
+  "x-http-method-override",
+  "x-method-override",
 ]);
 const NAME = /^[A-Za-z0-9!#$%&'*+.^`|~-]+$/;
 

@@ -72,8 +72,8 @@ export async function tunnelUpgrade(
 
 /** Until both connections are closed. One side may end its direction before the other does. */
 export async function join(client: Duplex, upstream: Socket, idleTimeoutMs: number): Promise<void> {
-  closeAfter(client, upstream);
-  closeAfter(upstream, client);
+  closeAfter(client, upstream, idleTimeoutMs);
+  closeAfter(upstream, client, idleTimeoutMs);
   // Every byte of either direction passes the upstream's socket.
   upstream.setTimeout(idleTimeoutMs, () => upstream.destroy());
   client.pipe(upstream);
@@ -81,12 +81,16 @@ export async function join(client: Duplex, upstream: Socket, idleTimeoutMs: numb
   await Promise.all([closed(client), closed(upstream)]);
 }
 
-/** What `first` has sent before it closed in order still reaches `second`. */
-function closeAfter(first: Duplex, second: Duplex): void {
+/** What `first` has sent before it closed in order still reaches `second`, where that takes it in time. */
+function closeAfter(first: Duplex, second: Duplex, idleTimeoutMs: number): void {
   first.on("error", () => first.destroy());
   first.once("close", () => {
-    if (first.readableEnded) second.end(() => second.destroy());
-    else second.destroy();
+    if (!first.readableEnded) {
+      second.destroy();
+      return;
+    }
+    const timer = setTimeout(() => second.destroy(), idleTimeoutMs);
+    second.once("close", () => clearTimeout(timer)).end(() => second.destroy());
   });
 }
 

@@ -3,11 +3,14 @@
  * upstream that looks at each request, and clients of HTTP/1.1 and HTTP/2 that look at each answer. What does not
  * come whole is nobody's fault here; what comes must be right.
  */
+import { createHash } from "node:crypto";
 import type { IncomingMessage, RequestListener, ServerResponse } from "node:http";
 import { connect as connectHttp2 } from "node:http2";
+import type { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
 import { type Random, pick } from "./fuzz.ts";
-import { connectTls } from "./tls-edge.ts";
+import type { FastDecision, RequestHead } from "../../tls/index.ts";
+import { connectTls, noExtra } from "./tls-edge.ts";
 
 /** How the upstream answers. */
 const KINDS = [
@@ -23,16 +26,20 @@ const KINDS = [
 type Kind = (typeof KINDS)[number];
 const METHODS = ["GET", "GET", "POST", "PUT", "HEAD"] as const;
 const MAX_BYTES = 40_000;
+/** RFC 6455 §1.3. */
+const WEBSOCKET_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 export interface Marked {
   /** What was found to be another's. */
   readonly faults: string[];
   /** Whole answers by how they came. */
   readonly whole: Record<string, number>;
+  /** Requests that were to be forwarded, and of which nobody has said what became of them. */
+  readonly untold: Set<object>;
   next: number;
 }
 
-export const createMarked = (): Marked => ({ faults: [], whole: {}, next: 0 });
+export const createMarked = (): Marked => ({ faults: [], whole: {}, untold: new Set(), next: 0 });
 
 interface Request {
   readonly id: number;
@@ -81,6 +88,24 @@ export function markedUpstream(
   };
 }
 
+/** For the server's event: a tunnel that gives back what it gets. */
+export function markedTunnels(
+  marked: Marked,
+  random: Random,
+): (request: IncomingMessage, socket: Duplex, head: Buffer) => void {
+  return (request, socket, head) => {
+    checkHead(marked, request, (request.url ?? "").split("/")[1] ?? "");
+    const accept = createHash("sha1")
+      .update(`${String(request.headers["sec-websocket-key"])}${WEBSOCKET_GUID}`)
+      .digest("base64");
+    const fields = `Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n`;
+    socket.on("error", () => undefined).write(`HTTP/1.1 101 x\r\n${fields}\r\n`);
+    socket.write(head);
+    socket.pipe(socket);
+    if (random(4) === 0) setTimeout(() => socket.destroy(), random(20));
+  };
+}
+
 function checkHead(marked: Marked, { headers, method }: IncomingMessage, id: string): void {
   const isOne = headers["x-id"] === id && headers["x-method"] === method;
   if (!isOne) marked.faults.push(`head of request ${id}: ${String(headers["x-id"])}`);
@@ -110,6 +135,30 @@ function answer(response: ServerResponse, id: string, kind: Kind, random: Random
 
 function sized(response: ServerResponse, content: string): void {
   response.setHeader("Content-Length", content.length).end(content);
+}
+
+/** Decides as an edge may: forwards most, answers some itself, leaves some to node:http, now or a little later. */
+export async function decideAtRandom(
+  head: RequestHead,
+  { untold }: Marked,
+  random: Random,
+): Promise<FastDecision> {
+  const { fields, method } = head;
+  if (random(2) === 0) await new Promise((resolve) => setTimeout(resolve, random(5)));
+  const way = random(8);
+  if (way === 0) return { kind: "other" };
+  if (way > 2) {
+    untold.add(head);
+    const onOutcome = (): void => void untold.delete(head);
+    return { kind: "forward", extra: { ...noExtra, onOutcome } };
+  }
+  const body = contentOf(Number(fields.get("x-id")), random(1_000));
+  const headers = [
+    ["X-Id", fields.get("x-id") ?? ""],
+    ["X-Length", String(body.length)],
+  ] as const;
+  const isLast = method !== "GET" && random(4) === 0;
+  return { kind: "answer", answer: { status: 401, reason: "x", headers, body, isLast } };
 }
 
 /** Refusals of the edge carry no number; where they stand is theirs alone to say. */
@@ -144,7 +193,7 @@ export async function askHttp1(
   marked: Marked,
   random: Random,
 ): Promise<void> {
-  const socket = await connectTls(port, ca).catch(() => undefined);
+  const socket = await connectTls(port, ca, { servername: "localhost" }).catch(() => undefined);
   if (socket === undefined) return;
   for (let round = random(4); round >= 0 && !socket.destroyed; round -= 1) {
     const requests = Array.from({ length: 1 + random(3) }, () => makeRequest(marked, random));
@@ -248,6 +297,44 @@ function readAnswer(
     if (size === 0) return { ...base, body, end: at };
     body += text.slice(lineEnd + 2, at - 2);
   }
+}
+
+/** A tunnel over HTTP/1.1: whatever comes back was sent. Ends with it, or before. */
+export async function askTunnel(
+  port: number,
+  ca: string,
+  marked: Marked,
+  random: Random,
+): Promise<void> {
+  const socket = await connectTls(port, ca, { servername: "localhost" }).catch(() => undefined);
+  if (socket === undefined) return;
+  marked.next += 1;
+  const id = marked.next;
+  const head = `GET /${id}/tunnel HTTP/1.1\r\nHost: a.example\r\nX-Id: ${id}\r\nX-Method: GET\r\n`;
+  const handshake = `Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: ${"A".repeat(22)}==\r\n\r\n`;
+  const sent = contentOf(id, random(MAX_BYTES));
+  const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
+  let held = "";
+  socket.on("data", (chunk: Buffer) => {
+    held += chunk.toString("latin1");
+    const read = bodyBehind(held, " 101 ");
+    if (read !== undefined && !sent.startsWith(read)) marked.faults.push(`tunnel ${id}`);
+    if (read === sent) {
+      marked.whole["tunnel"] = (marked.whole["tunnel"] ?? 0) + 1;
+      if (random(2) === 0) socket.end();
+      else socket.destroy();
+    }
+  });
+  socket.write(head + handshake + sent);
+  await closed;
+}
+
+/** Undefined before the head is whole, and for another status. */
+function bodyBehind(text: string, status: string): string | undefined {
+  const headEnd = text.indexOf("\r\n\r\n");
+  return headEnd > 0 && text.slice(0, headEnd).includes(status)
+    ? text.slice(headEnd + 4)
+    : undefined;
 }
 
 /** One connection of HTTP/2 with some requests at once. Ends with the connection, or before. */

@@ -14,7 +14,8 @@ import {
   type TestUpstream,
 } from "../support/tls-edge.ts";
 
-const TRAILERS = "X-Sum: 1\r\nX-Forwarded-For: 192.0.2.1\r\nCookie: a=1\r\n";
+const TRAILERS =
+  "X-Sum: 1\r\nX-Forwarded-For: 192.0.2.1\r\nCookie: a=1\r\nX-HTTP-Method-Override: DELETE\r\n";
 let certificates: TestCertificates;
 let upstream: TestUpstream;
 let edge: TestEdge;

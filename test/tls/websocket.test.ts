@@ -1,11 +1,14 @@
 /** WebSocket through the edge: Node's own client, raw tunnels, refusals, half-close and silence. */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { createServer, type Socket } from "node:net";
+import { once } from "node:events";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
+import { Duplex } from "node:stream";
 import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 import type { ForwarderOptions } from "../../tls/index.ts";
+import { join as joinEnds } from "../../tls/upgrade.ts";
 import {
   connectPlain,
   connectTls,
@@ -248,6 +251,18 @@ test.each([
   await ended;
   await vi.waitFor(() => expect(upstream.readableEnded || upstream.destroyed).toBe(true));
   expect(edge.codes).toStrictEqual([]);
+});
+
+test("cuts an end that does not take what the other has left behind", async () => {
+  const server = createServer((socket) => socket.end("the last of it"));
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const upstream = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
+  const client = new Duplex({ read: () => undefined, write: () => undefined });
+  await joinEnds(client, upstream, 50);
+  expect([client.destroyed, client.writableLength]).toStrictEqual([true, 14]);
+  server.close();
 });
 
 test("drains: a tunnel lives until the deadline", async () => {

@@ -134,6 +134,7 @@ class PooledSlot {
     if (exchange === undefined) return;
     const { extra, response } = exchange;
     if (head !== undefined) {
+      extra.onOutcome?.(head.status);
       const headers = responseHeadersToForward(head.rawHeaders);
       response.writeHead(head.status, [...headers, ...extra.responseHeaders.flat()]);
     }

@@ -91,8 +91,8 @@ test.each(["the fast path", "the general path"])(
     const edge = await edgeTo("", {
       upstreams,
       fastPath: path === "the fast path",
-      forwarder: { idleTimeoutMs: 100 },
-      limits: { idleTimeoutMs: 400 },
+      forwarder: { idleTimeoutMs: 400 },
+      limits: { idleTimeoutMs: 1_200 },
     });
     const clients: TLSSocket[] = [];
     for (let i = 0; i < 8; i += 1) {
