@@ -139,7 +139,6 @@ export {
   type IssuerKeyRecord,
   type IssuerKeyState,
   keyStateAt,
-  revokeKey,
   tokenKeyIdOf,
   truncatedTokenKeyId,
 } from "./keys/issuer-key-record.ts";

@@ -10,7 +10,6 @@ import {
   MAX_LIVE_KEYS,
   parseIssuerDirectory,
   planRotation,
-  revokeKey,
   tokenKeyIdOf,
   truncatedTokenKeyId,
 } from "../../tokens/index.ts";
@@ -32,14 +31,6 @@ describe("keyStateAt", () => {
     const record = fakeRecord(1, { notBeforeMs: 1000, retireAtMs: 2000, destroyAtMs: 3000 });
     const states = [999, 1000, 1999, 2000, 2999, 3000].map((now) => keyStateAt(record, now));
     expect(states).toEqual(["published", "active", "active", "retired", "retired", "destroyed"]);
-  });
-
-  it("a revoked key is destroyed at once, whatever state it was in", () => {
-    for (const now of [0, START_MS - 1, START_MS, START_MS + 1.5 * DAY_MS, START_MS + 9 * DAY_MS]) {
-      const revoked = revokeKey(fakeRecord(1), now);
-      expect(keyStateAt(revoked, now)).toBe("destroyed");
-      expect(() => createKeyRing({ records: [revoked], clock: () => now })).not.toThrow();
-    }
   });
 });
 

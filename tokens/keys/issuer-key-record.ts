@@ -48,18 +48,3 @@ export function truncatedTokenKeyId(tokenKeyId: Uint8Array): number {
 export function tokenKeyIdOf(crypto: TokenCrypto, publicKeySpki: Uint8Array): Uint8Array {
   return crypto.sha256(publicKeySpki);
 }
-
-/**
- * The same key with its life cut off now, for a key that leaked: it neither signs nor redeems, and
- * every unspent token of it is lost to its holder.
- */
-export function revokeKey(record: IssuerKeyRecord, nowMs: number): IssuerKeyRecord {
-  const cut = (instant: number): number => Math.min(instant, nowMs);
-  return {
-    ...record,
-    publishedAtMs: cut(record.publishedAtMs),
-    notBeforeMs: cut(record.notBeforeMs),
-    retireAtMs: cut(record.retireAtMs),
-    destroyAtMs: cut(record.destroyAtMs),
-  };
-}

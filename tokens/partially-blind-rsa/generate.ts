@@ -15,14 +15,17 @@ const PUBLIC_EXPONENT = Uint8Array.of(1, 0, 1);
  */
 export async function generatePartiallyBlindRsaKey(): Promise<BlindRsaKeyPair> {
   const lib = partiallyBlindRsaEngine();
-  // one after the other: the pool has four threads, and files wait for them as well
   const prime1 = await safePrime();
-  const prime2 = await safePrime();
   try {
-    return blindRsaKeyPair(privateKeyOfPrimes(lib, { prime1, prime2 }, PUBLIC_EXPONENT));
+    // Only now: the pool has four threads, and files wait for them as well.
+    const prime2 = await safePrime();
+    try {
+      return blindRsaKeyPair(privateKeyOfPrimes(lib, { prime1, prime2 }, PUBLIC_EXPONENT));
+    } finally {
+      prime2.fill(0);
+    }
   } finally {
     prime1.fill(0);
-    prime2.fill(0);
   }
 }
 
