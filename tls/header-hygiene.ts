@@ -35,16 +35,27 @@ const SPOOFABLE: ReadonlySet<string> = new Set([
   "client-ip",
   "fastly-client-ip",
   "forwarded",
+  // CGI makes it HTTP_PROXY, which programs take for the proxy of their own requests (CVE-2016-5385).
+  "proxy",
+  "proxy-client-ip",
   "true-client-ip",
+  "wl-proxy-client-ip",
   "x-client-ip",
   "x-cluster-client-ip",
+  "x-forwarded",
+  "x-host",
+  "x-http-host-override",
+  "x-originating-ip",
   "x-real-ip",
+  "x-remote-addr",
+  "x-remote-ip",
   "x-rewrite-url",
 ]);
 const SPOOFABLE_PREFIXES = [
   "ssl-",
   "stile-",
   "x-client-cert",
+  "x-envoy-",
   "x-forwarded-",
   "x-original-",
   "x-ssl-",
@@ -66,13 +77,20 @@ export function isSpoofable(name: string): boolean {
 export type RawHeaders = readonly string[];
 
 /**
+ * In lower case. Others stay behind, as at nginx (`ignore_invalid_headers`): lighttpd's CGI writes `_` for every
+ * other character, so that `X.Real.IP` is HTTP_X_REAL_IP.
+ */
+const PLAIN_NAME = /^[a-z0-9-]+$/;
+
+/**
  * The headers of a request that go on to the upstream, in their order and spelling.
  * @param remove further names, in lower case
  */
 export function requestHeadersToForward(raw: RawHeaders, remove: readonly string[]): string[] {
   const dropped = new Set([...connectionOptions(raw), ...remove]);
   return filterHeaders(raw, (name) => {
-    return !HOP_BY_HOP.has(name) && !dropped.has(name) && !isSpoofable(name) && name !== "expect";
+    const isMeant = PLAIN_NAME.test(name) && !dropped.has(name) && name !== "expect";
+    return isMeant && !HOP_BY_HOP.has(name) && !isSpoofable(name);
   });
 }
 
