@@ -295,6 +295,7 @@ async function upgrade(
     upstream.setTimeout(options.firstByteTimeoutMs, () => upstream.destroy(upstreamTimeout()));
     await tunnelUpgrade(upstream, socket, head, extra, {
       idleTimeoutMs: options.idleTimeoutMs,
+      webSocketKey: request.headers["sec-websocket-key"] ?? "",
       settle: (outcome) => attempts.settle(outcome),
     });
   } finally {

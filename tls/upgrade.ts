@@ -14,6 +14,9 @@ import { responseHeadersToForward } from "./header-hygiene.ts";
 import { asUpstreamError, isFinalStatus } from "./upstreams/failure.ts";
 import type { AttemptOutcome } from "./upstreams/upstream.ts";
 
+/** RFC 6455 §4.1: base64 of 16 bytes. */
+const WEBSOCKET_KEY = /^[A-Za-z0-9+/]{22}==$/;
+
 /**
  * RFC 6455 §4.1: a GET, of HTTP/1.1. Node does not parse the body of a request to upgrade, so one that has a
  * body would be read as WebSocket frames, or as a second request.
@@ -25,12 +28,15 @@ export function checkUpgradeRequest(request: IncomingMessage): void {
     headers["transfer-encoding"] !== undefined || (headers["content-length"] ?? "0") !== "0";
   // RFC 8441: a CONNECT of HTTP/2, told as a GET.
   const isVersion = httpVersion === "1.1" || (request as object) instanceof Http2Request;
-  if (method !== "GET" || !isVersion || hasBody || headers.expect !== undefined) {
+  const isKeyed = WEBSOCKET_KEY.test(headers["sec-websocket-key"] ?? "");
+  if (method !== "GET" || !isVersion || !isKeyed || hasBody || headers.expect !== undefined) {
     throw new StileError("TLS_HEAD_REJECTED", "request head: no WebSocket handshake");
   }
 }
 
 export interface TunnelOptions {
+  /** Of the handshake. */
+  readonly webSocketKey: string;
   readonly idleTimeoutMs: number;
   /** How the upstream took the handshake. */
   readonly settle: (outcome: AttemptOutcome) => void;
@@ -42,7 +48,7 @@ export async function tunnelUpgrade(
   client: Duplex,
   clientHead: Buffer,
   extra: ForwardExtra,
-  { idleTimeoutMs, settle }: TunnelOptions,
+  { idleTimeoutMs, settle, webSocketKey }: TunnelOptions,
 ): Promise<void> {
   // The TLS listener ends its direction as soon as the client ends its own; a tunnel does not.
   client.allowHalfOpen = true;
@@ -60,7 +66,7 @@ export async function tunnelUpgrade(
     return;
   }
   const { socket, head } = answer;
-  if (!isHandshakeProven(client, response.headers)) {
+  if (!isHandshakeProven(webSocketKey, response.headers)) {
     socket.destroy();
     throw asUpstreamError(new Error("the upstream answered another handshake"));
   }

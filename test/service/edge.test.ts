@@ -9,6 +9,7 @@ import { networkOf, normalHost } from "../../service/edge/host.ts";
 import { parseWwwAuthenticate } from "../../tokens/index.ts";
 import { openRaw, pipelineRaw, rawGet } from "../support/raw-client.ts";
 import { problemIn, startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
+import { EXAMPLE_ACCEPT, EXAMPLE_KEY } from "../support/websocket-example.ts";
 
 let target: TestSidecar;
 beforeAll(async () => {
@@ -229,7 +230,8 @@ describe("WebSocket", () => {
     upstream.on("upgrade", (_request, socket) => {
       upgrades += 1;
       socket.write(
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+          `Sec-WebSocket-Accept: ${EXAMPLE_ACCEPT}\r\n\r\n`,
       );
       socket.on("data", (chunk: Buffer) => socket.write(chunk));
       socket.on("error", () => undefined);
@@ -243,6 +245,7 @@ describe("WebSocket", () => {
         connection: "Upgrade",
         upgrade: "websocket",
         "sec-websocket-version": "13",
+        "sec-websocket-key": EXAMPLE_KEY,
       };
       const refused = await openRaw(ws);
       refused.write(rawGet(ws, "/ws", upgrade));

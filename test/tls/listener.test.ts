@@ -29,6 +29,7 @@ import {
   type TestEdge,
   type TestUpstream,
 } from "../support/tls-edge.ts";
+import { EXAMPLE_KEY } from "../support/websocket-example.ts";
 
 const run = promisify(execFile);
 const GET = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
@@ -357,7 +358,8 @@ describe("drain", () => {
     const raw = await connectPlain(edge.port);
     const socket = await connectTls(edge.port, certificates.ca, { socket: raw });
     socket.write(
-      "GET /held HTTP/1.1\r\nHost: a.example\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+      "GET /held HTTP/1.1\r\nHost: a.example\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" +
+        `Sec-WebSocket-Key: ${EXAMPLE_KEY}\r\n\r\n`,
     );
     await vi.waitFor(() => expect(held).toHaveLength(1));
     raw.resetAndDestroy();

@@ -22,11 +22,10 @@ import {
   testCertificates,
   type TestEdge,
 } from "../support/tls-edge.ts";
+import { EXAMPLE_ACCEPT, EXAMPLE_KEY } from "../support/websocket-example.ts";
 
 const run = promisify(execFile);
-// RFC 6455 §1.3: the example handshake and its answer.
-const KEY = "dGhlIHNhbXBsZSBub25jZQ==";
-const ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+const [KEY, ACCEPT] = [EXAMPLE_KEY, EXAMPLE_ACCEPT];
 const HANDSHAKE =
   "GET /chat HTTP/1.1\r\nHost: a.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
   `Sec-WebSocket-Key: ${KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n`;
@@ -216,6 +215,44 @@ test.each([
   const text = await exchangeRaw(edge.port, certificates.ca, HANDSHAKE);
   expect(text).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
   expect(edge.codes).toStrictEqual([code]);
+});
+
+test.each([
+  ["none", ""],
+  ["another's", `Sec-WebSocket-Accept: ${KEY}\r\n`],
+])(
+  "rejects a 101 that proves nothing (%s): what comes behind it was not admitted",
+  async (_name, proof) => {
+    const heads: string[] = [];
+    const { edge } = await before((socket, request) => {
+      heads.push(request);
+      socket.write(`HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n${proof}\r\n`);
+      socket.on("data", (chunk: Buffer) => heads.push(chunk.toString("latin1")));
+    });
+    const text = await exchangeRaw(
+      edge.port,
+      certificates.ca,
+      `${HANDSHAKE}GET /admin HTTP/1.1\r\nHost: a.example\r\n\r\n`,
+    );
+    expect(text).toMatch(/^HTTP\/1.1 502 /);
+    expect(edge.codes).toStrictEqual(["TLS_UPSTREAM_UNREACHABLE"]);
+    expect(heads.join("")).not.toContain("/admin");
+  },
+);
+
+test.each([
+  "",
+  "Sec-WebSocket-Key: short\r\n",
+  `Sec-WebSocket-Key: ${KEY}\r\nSec-WebSocket-Key: ${KEY}\r\n`,
+])("rejects a handshake whose key cannot be answered: %j", async (key) => {
+  const { edge, sockets } = await before(accept);
+  const text = await exchangeRaw(
+    edge.port,
+    certificates.ca,
+    HANDSHAKE.replace(`Sec-WebSocket-Key: ${KEY}\r\n`, key),
+  );
+  expect(text).toMatch(/^HTTP\/1.1 400 /);
+  expect(sockets).toHaveLength(0);
 });
 
 test("cuts a tunnel that is silent, not one that is used", async () => {

@@ -207,7 +207,7 @@ class Http2Connection implements FastConnection {
     };
     const request = new Http2Request(stream, this.#socket, head, onContent);
     const answer = head.isTunnel
-      ? new Http2Tunnel(stream, head.headers["sec-websocket-key"] ?? "", onContent)
+      ? new Http2Tunnel(stream, onContent)
       : new Http2Response(stream, request);
     const exchange = new Exchange(stream, request, answer, now());
     this.#exchanges.add(exchange);

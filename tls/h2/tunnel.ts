@@ -7,16 +7,13 @@ import { Duplex } from "node:stream";
 import { readOn, resetStream, StreamWriter } from "./stream-ends.ts";
 
 export class Http2Tunnel extends Duplex {
-  /** Of the handshake at the upstream (RFC 6455 §4.1). */
-  readonly webSocketKey: string;
   readonly #stream: ServerHttp2Stream;
   readonly #onContent: (bytes: number) => void;
   readonly #writer: StreamWriter;
 
   /** @param onContent hears of what the client sends as it is read */
-  constructor(stream: ServerHttp2Stream, webSocketKey: string, onContent: (bytes: number) => void) {
+  constructor(stream: ServerHttp2Stream, onContent: (bytes: number) => void) {
     super();
-    this.webSocketKey = webSocketKey;
     this.#stream = stream;
     this.#writer = new StreamWriter(stream);
     this.#onContent = onContent;

@@ -24,6 +24,7 @@ import {
   talk,
 } from "../../support/tls-edges.ts";
 import { startLoad } from "../../support/upstream-load.ts";
+import { EXAMPLE_ACCEPT, EXAMPLE_KEY } from "../../support/websocket-example.ts";
 
 const PATHS = [
   ["the fast path", true],
@@ -240,7 +241,10 @@ test("an HTTP/2 request that never left goes to the next, whole and once", async
 test("a WebSocket goes to the next where one cannot be reached", async () => {
   const alive = await rawServer((socket) =>
     socket.once("data", () => {
-      socket.write("HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello");
+      socket.write(
+        "HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" +
+          `Sec-WebSocket-Accept: ${EXAMPLE_ACCEPT}\r\n\r\nhello`,
+      );
       socket.on("data", (chunk: Buffer) => socket.end(chunk));
     }),
   );
@@ -248,7 +252,8 @@ test("a WebSocket goes to the next where one cannot be reached", async () => {
   const edge = await edgeTo("", { upstreams });
   const socket = await connectTls(edge.port, edgeCertificates().ca);
   const greeted = readUntil(socket, "hello");
-  socket.write(`GET / HTTP/1.1\r\n${HOST}Connection: upgrade\r\nUpgrade: websocket\r\n\r\n`);
+  const key = `Sec-WebSocket-Key: ${EXAMPLE_KEY}\r\n`;
+  socket.write(`GET / HTTP/1.1\r\n${HOST}${key}Connection: upgrade\r\nUpgrade: websocket\r\n\r\n`);
   expect(await greeted).toMatch(/^HTTP\/1.1 101 /);
   expect(upstreams.all[1]?.underWay).toBe(1);
   const echoed = readUntil(socket, "back");

@@ -21,6 +21,7 @@ import {
   listenOn,
   talk,
 } from "../../support/tls-edges.ts";
+import { EXAMPLE_ACCEPT, EXAMPLE_KEY } from "../../support/websocket-example.ts";
 
 const GET = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
 const PATHS = [
@@ -223,7 +224,10 @@ test("a WebSocket's directions end one by one over TLS, too", async () => {
     let told = "";
     socket.on("error", () => undefined);
     socket.once("data", () => {
-      socket.write("HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+      socket.write(
+        "HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" +
+          `Sec-WebSocket-Accept: ${EXAMPLE_ACCEPT}\r\n\r\n`,
+      );
       socket.on("data", (chunk: Buffer) => (told += chunk.toString()));
       socket.once("end", () => socket.end(`told ${told}`));
     });
@@ -233,7 +237,9 @@ test("a WebSocket's directions end one by one over TLS, too", async () => {
   const socket = await connectTls(edge.port, edgeCertificates().ca);
   socket.allowHalfOpen = true;
   const [upgraded, all] = [readUntil(socket, "\r\n\r\n"), readAll(socket)];
-  socket.write(GET.replace("close", "upgrade\r\nUpgrade: websocket"));
+  socket.write(
+    GET.replace("close", `upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: ${EXAMPLE_KEY}`),
+  );
   expect(await upgraded).toMatch(/^HTTP\/1.1 101 /);
   socket.end("this");
   expect(await all).toContain("told this");
