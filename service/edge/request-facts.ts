@@ -95,21 +95,40 @@ export function judgedRequest(facts: RequestFacts, host: string, agents?: Agents
   };
 }
 
-/** What a clearance makes needless is worked out only where it is asked for. */
 export function admissionRequest(facts: RequestFacts, host: string): AdmissionRequest {
-  const { clientAddress, field, isProxied, socket } = facts;
-  return {
-    host,
-    cookie: field("cookie"),
-    authorization: field("authorization"),
-    idempotencyKey: field("idempotency-key"),
-    get tlsExporter() {
-      return !isProxied && socket instanceof TLSSocket ? tlsExporter(socket) : undefined;
-    },
-    get network() {
-      return networkOf(clientAddress);
-    },
-  };
+  return new RequestOfFacts(facts, host);
+}
+
+/** What a clearance makes needless is worked out only where it is asked for. */
+class RequestOfFacts implements AdmissionRequest {
+  readonly #facts: RequestFacts;
+  readonly host: string;
+
+  constructor(facts: RequestFacts, host: string) {
+    this.#facts = facts;
+    this.host = host;
+  }
+
+  get cookie(): string | undefined {
+    return this.#facts.field("cookie");
+  }
+
+  get authorization(): string | undefined {
+    return this.#facts.field("authorization");
+  }
+
+  get idempotencyKey(): string | undefined {
+    return this.#facts.field("idempotency-key");
+  }
+
+  get tlsExporter(): Uint8Array | undefined {
+    const { isProxied, socket } = this.#facts;
+    return !isProxied && socket instanceof TLSSocket ? tlsExporter(socket) : undefined;
+  }
+
+  get network(): string | undefined {
+    return networkOf(this.#facts.clientAddress);
+  }
 }
 
 /**
