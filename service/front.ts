@@ -40,7 +40,7 @@ export function composeFront({
   };
 }
 
-export function listenerLimits({ tls }: Config): ListenerLimits {
+export function listenerLimits({ limits, tls }: Config): ListenerLimits {
   const { maxConnections, maxConnectionsPerAddress, maxHandshakes, maxHandshakesPerAddress } = tls;
   return {
     ...DEFAULT_LISTENER_LIMITS,
@@ -48,6 +48,14 @@ export function listenerLimits({ tls }: Config): ListenerLimits {
     maxConnectionsPerAddress,
     maxHandshakes,
     maxHandshakesPerAddress,
+    handshakeTimeoutMs: limits.handshakeSeconds * 1_000,
+    headersTimeoutMs: limits.headersSeconds * 1_000,
+    requestTimeoutMs: limits.requestSeconds * 1_000,
+    idleTimeoutMs: limits.idleSeconds * 1_000,
+    keepAliveTimeoutMs: limits.keepAliveSeconds * 1_000,
+    maxHeaderBytes: limits.headerBytes,
+    maxHeaders: limits.headers,
+    maxStreams: limits.http2Streams,
   };
 }
 

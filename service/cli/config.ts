@@ -59,5 +59,6 @@ function valuesOf(node: SchemaNode): string {
   if (node.enum !== undefined) return node.enum.map((word) => `\`${word}\``).join(", ");
   if (node.type === "integer" || node.type === "number")
     return `${node.minimum ?? ""} to ${node.maximum ?? ""}`;
+  if (node.type === "boolean") return "`true`, `false`";
   return node.type === "array" ? "list" : "text";
 }

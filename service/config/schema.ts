@@ -12,6 +12,7 @@ import { extAuthzSettings } from "./ext-authz.ts";
 import { describeFaults } from "./faults.ts";
 import { issuerSchema } from "./issuer.ts";
 import { choice, closed, DAY, flag, section, text, whole } from "./kinds.ts";
+import { limitsFault, limitsSettings } from "./limits.ts";
 import { passthroughSchema } from "./passthrough.ts";
 import { plainHttpSettings } from "./plain-http.ts";
 import { processesFault, processesSettings } from "./processes.ts";
@@ -250,18 +251,7 @@ const schema = Type.Object(
     edge: Type.Optional(Type.Object(edge, closed)),
     attester: Type.Optional(Type.Object(attester, closed)),
     issuer: issuerSchema,
-    limits: Type.Object(
-      {
-        requestsPerMinute: whole(
-          "requests of one address to Stile's own endpoints",
-          1,
-          10_000_000,
-          600,
-        ),
-        drainSeconds: whole("time for open requests when the service stops", 0, 3_600, 15),
-      },
-      section,
-    ),
+    limits: limitsSettings,
   },
   closed,
 );
@@ -293,7 +283,10 @@ const ATTESTER_ROLES: readonly Role[] = ["joint", "attester"];
 function misplacedSettings(config: Config): string | undefined {
   const { attester, edge, issuer, role } = config;
   const fault =
-    certificateFault(config) ?? clientCertificateFault(config) ?? processesFault(config);
+    certificateFault(config) ??
+    clientCertificateFault(config) ??
+    processesFault(config) ??
+    limitsFault(config);
   if (fault !== undefined) return fault;
   if ((config.passphraseFile === undefined) === (config.tpmSealing === undefined)) {
     return "expected either passphraseFile or tpmSealing";

@@ -5,6 +5,7 @@ import type { AcmeConfig } from "./acme.ts";
 import type { EdgeAgentConfig } from "./edge-agents.ts";
 import type { EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";
 import type { ExtAuthzConfig } from "./ext-authz.ts";
+import type { LimitsConfig } from "./limits.ts";
 import type { PassthroughConfig } from "./passthrough.ts";
 import type { PlainHttpConfig } from "./plain-http.ts";
 import type { ProcessesConfig } from "./processes.ts";
@@ -49,10 +50,7 @@ export interface Config {
   /** Of the roles attester and joint. */
   readonly attester?: AttesterConfig;
   readonly issuer: IssuerConfig;
-  readonly limits: {
-    readonly requestsPerMinute: number;
-    readonly drainSeconds: number;
-  };
+  readonly limits: LimitsConfig;
 }
 
 /** The passphrase, sealed to a TPM (docs/keys.md). */

@@ -26,6 +26,14 @@ const WORKERS = [
   "edge.fastPath",
   "edge.upstreamTimeoutSeconds",
   "limits.drainSeconds",
+  "limits.handshakeSeconds",
+  "limits.headersSeconds",
+  "limits.requestSeconds",
+  "limits.idleSeconds",
+  "limits.keepAliveSeconds",
+  "limits.headerBytes",
+  "limits.headers",
+  "limits.http2Streams",
 ] as const;
 
 /** @returns of the changed settings those that hold from the next start of the whole service on */

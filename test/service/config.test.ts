@@ -151,6 +151,11 @@ describe("configuration", () => {
     expect(set("[www.example.org]", "[a.b, a.b]")).toContain("acme.certificates.0.names");
   });
 
+  it("rejects a time for a head that is longer than that for its request", () => {
+    const limits = "limits: { headersSeconds: 30, requestSeconds: 20 }\n";
+    expect(refusal(`${GOOD}${limits}`)).toContain("limits.headersSeconds");
+  });
+
   it("says what every setting means, and the page in docs is current", () => {
     const check = (node: { properties?: object; description?: string }, path: string): void => {
       if (node.properties === undefined) {

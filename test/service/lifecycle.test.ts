@@ -1,7 +1,8 @@
 /** Ready, draining, stopped: what the operator's probes and the clients see of each. */
 import { once } from "node:events";
 import { createServer, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import { connect as connectHttp2 } from "node:http2";
+import { type AddressInfo, connect as connectTcp } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openRaw, rawGet } from "../support/raw-client.ts";
 import { startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
@@ -16,7 +17,14 @@ beforeAll(async () => {
   const { port } = upstream.address() as AddressInfo;
   target = await startTestSidecar({
     upstreamUrl: `http://127.0.0.1:${port}`,
-    limits: { drainSeconds: 5 },
+    limits: {
+      drainSeconds: 5,
+      handshakeSeconds: 1,
+      headersSeconds: 1,
+      headerBytes: 4_096,
+      headers: 20,
+      http2Streams: 7,
+    },
   });
 });
 afterAll(async () => {
@@ -34,6 +42,24 @@ describe("a sidecar", () => {
     for (const path of ["/livez", "/readyz", "/metrics", "/keys", "/openapi.json"]) {
       expect((await target.get(path)).status, path).toBe(401);
     }
+  });
+
+  it("holds clients to the limits of its configuration", async () => {
+    const silent = connectTcp(target.port, "127.0.0.1");
+    const silentClosed = once(silent, "close");
+    const slow = await openRaw(target);
+    slow.write("GET / HTTP/1.1\r\nHost: ");
+    const told = slow.toArray();
+    const long = await target.get("/", { "x-long": "x".repeat(4_200) });
+    expect(long.status).toBe(431);
+    const many = Object.fromEntries(Array.from({ length: 21 }, (_, i) => [`x-${i}`, "1"]));
+    expect((await target.get("/", many)).status).toBe(431);
+    const session = connectHttp2(`https://localhost:${target.port}`, { ca: target.ca });
+    await once(session, "remoteSettings");
+    expect(session.remoteSettings.maxConcurrentStreams).toBe(7);
+    session.destroy();
+    expect(Buffer.concat(await told).toString()).toMatch(/^HTTP\/1\.1 408 /);
+    await silentClosed;
   });
 
   it("drains: answers what is under way, takes nothing new, says that it is not ready", async () => {
