@@ -13,6 +13,8 @@ import type { FastConnection } from "./splice/splicer.ts";
 interface OpenConnection {
   /** Answers under way: several where the client pipelines. */
   readonly answers: Set<ServerResponse>;
+  /** Its answer was out before its body was there. */
+  early: IncomingMessage | undefined;
   upgraded: boolean;
   /** While the connection is not node:http's. */
   fast: FastConnection | undefined;
@@ -104,7 +106,7 @@ export function trackConnections(
 }
 
 function keepOpen(open: Map<Duplex, OpenConnection>, socket: Duplex, upgraded: boolean): void {
-  open.set(socket, { answers: new Set(), upgraded, fast: undefined });
+  open.set(socket, { answers: new Set(), early: undefined, upgraded, fast: undefined });
   socket.once("close", () => open.delete(socket));
 }
 
@@ -121,6 +123,7 @@ function trackAnswers(
     if (isDraining()) response.shouldKeepAlive = false;
     response.once("close", () => {
       connection.answers.delete(response);
+      connection.early = response.req.complete ? undefined : response.req;
       // One that breaks off before its turn node:http would send as far as it came, and wait for the rest for ever.
       if (!response.writableFinished) response.once("socket", (own: Socket) => own.destroy());
       // The head may have promised keep-alive before the drain began.
@@ -148,7 +151,9 @@ async function stopAccepting(server: Server): Promise<void> {
 function endOwing(connection: OpenConnection | undefined, socket: Duplex): boolean {
   const answers = [...(connection?.answers ?? [])];
   const isOut = answers.some((response) => response.headersSent);
-  if (isOut || connection?.fast?.isAnswering() === true) {
+  // Of a request that was answered early, the rest did not come: that needs no second answer.
+  const isAnswered = connection?.early?.complete === false;
+  if (isOut || isAnswered || connection?.fast?.isAnswering() === true) {
     socket.destroy();
     return true;
   }

@@ -376,9 +376,10 @@ export class SplicedConnection implements FastConnection {
   }
 
   #tooLate(): void {
-    const isAnswering = this.isAnswering();
+    // A second answer would be taken for that to a request which is still to come.
+    const isAnswered = this.#state === "discard" || this.isAnswering();
     this.#leave();
-    if (isAnswering) this.#socket.destroy();
+    if (isAnswered) this.#socket.destroy();
     else this.#host.tooLate(this.#socket);
   }
 }

@@ -6,7 +6,7 @@ import { expect, test, vi } from "vitest";
 import type { FastDecision, UpstreamOutcome } from "../../../tls/index.ts";
 import { createUnderWay } from "../../../tls/splice/splicer.ts";
 import { UpstreamSlot } from "../../../tls/splice/upstream-slot.ts";
-import { connectTls, noExtra, readUntil, upstreamsTo } from "../../support/tls-edge.ts";
+import { connectTls, noExtra, readAll, readUntil, upstreamsTo } from "../../support/tls-edge.ts";
 import { closeAfterTest, edgeCertificates, edgeTo, listenOn } from "../../support/tls-edges.ts";
 
 const GET = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
@@ -149,3 +149,24 @@ test("a client that leaves before the decision is told of as gone, not waited fo
   await vi.waitFor(() => expect(outcomes).toStrictEqual(["gone"]));
   expect(sockets).toHaveLength(0);
 });
+
+test.each([
+  ["the fast path", true, 401],
+  ["the general path", false, 413],
+] as const)(
+  "a request that was answered is not answered again when its body does not come: %s",
+  async (_name, fastPath, status) => {
+    const [url] = await rawUpstream(() => undefined);
+    const answer = { status: 401, reason: "x", headers: [], body: "", isLast: false };
+    const edge = await edgeTo(url, {
+      fastPath,
+      decide: () => ({ kind: "answer", answer }),
+      forwarder: { maxBodyBytes: fastPath ? 9 : 8 },
+      limits: { headersTimeoutMs: 100, requestTimeoutMs: 100 },
+    });
+    const client = await connectTls(edge.port, edgeCertificates().ca);
+    const all = readAll(client);
+    client.write("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 9\r\n\r\nbegun");
+    expect((await all).match(/HTTP\/1\.1 \d{3}/g)).toStrictEqual([`HTTP/1.1 ${status}`]);
+  },
+);
