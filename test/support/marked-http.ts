@@ -80,7 +80,12 @@ export function markedUpstream(
     request.setEncoding("latin1").on("data", (text: string) => (body += text));
     request.once("end", () => {
       const length = Number(request.headers["x-length"]);
-      if (body !== contentOf(Number(id), length)) marked.faults.push(`body of request ${id}`);
+      if (body !== contentOf(Number(id), length)) {
+        const isCut = contentOf(Number(id), length).startsWith(body);
+        const framing = request.headers["transfer-encoding"] ?? "sized";
+        const how = isCut ? `cut at ${body.length} of ${length}` : "another's";
+        marked.faults.push(`body of request ${id}, ${kind}, ${framing}: ${how}`);
+      }
       if (kind !== "early") answer(response, id, kind as Kind, random);
     });
     request.on("error", () => undefined);

@@ -24,6 +24,8 @@ export class Http2Request extends Readable {
   readonly #isTunnel: boolean;
   readonly #onContent: (bytes: number) => void;
   #hasEnded: boolean;
+  /** The client's end of the stream was seen. */
+  #isWhole = false;
 
   /** @param onContent hears of content as it is read */
   constructor(
@@ -48,7 +50,9 @@ export class Http2Request extends Readable {
     }
     stream.on("trailers", (_headers, _flags, raw: string[]) => this.rawTrailers.push(...raw));
     stream.once("end", () => {
-      if (stream.aborted) return;
+      // A stream that was closed early ends as well, and is not `aborted` where its answer was out: what came of the
+      // body must not be taken for the whole.
+      if (stream.aborted || (stream.closed && !this.#isWhole)) return;
       this.#hasEnded = true;
       this.push(null);
     });
@@ -57,9 +61,10 @@ export class Http2Request extends Readable {
 
   /** Everything of it has come, read or not. What a tunnel carries is no part of the request. */
   get complete(): boolean {
-    if (this.#isTunnel || this.#hasEnded) return true;
-    // NGHTTP2_STREAM_STATE_HALF_CLOSED_REMOTE
-    return !this.#stream.destroyed && this.#stream.state.remoteClose === 1;
+    if (this.#isTunnel || this.#hasEnded || this.#isWhole) return true;
+    // NGHTTP2_STREAM_STATE_HALF_CLOSED_REMOTE. Of a stream that is closed nothing is known any more.
+    this.#isWhole = !this.#stream.destroyed && this.#stream.state.remoteClose === 1;
+    return this.#isWhole;
   }
 
   /** Every value of each field. */

@@ -1,5 +1,8 @@
 /** HTTP/2 in, HTTP/1.1 out: what reaches the upstream, what comes back, and what happens where one side gives up. */
-import { constants, type ClientHttp2Session } from "node:http2";
+import { constants, type ClientHttp2Session, type ServerHttp2Stream } from "node:http2";
+import { Socket } from "node:net";
+import { Readable } from "node:stream";
+import type { TLSSocket } from "node:tls";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import {
@@ -12,7 +15,9 @@ import {
   GET,
   head,
   POST,
+  uint32,
 } from "../../support/h2-frames.ts";
+import { Http2Request } from "../../../tls/h2/request.ts";
 import { openH2, requestH2 } from "../../support/h2-client.ts";
 import {
   connectTls,
@@ -45,6 +50,11 @@ beforeAll(async () => {
     if (request.url === "/held") return;
     if (request.url?.startsWith("/empty/") === true) {
       request.socket.end(`HTTP/1.1 ${request.url.slice(7)} x\r\nContent-Length: 5\r\n\r\n`);
+      return;
+    }
+    if (request.url === "/early-reads") {
+      request.resume().on("error", () => undefined);
+      response.end(Buffer.alloc(70_000));
       return;
     }
     if (request.url === "/early") {
@@ -226,6 +236,44 @@ describe("where one side gives up", () => {
     expect(await client.resetCode(1)).toBe(NGHTTP2_NO_ERROR);
     expect(client.ofType(FRAME.data, 1).at(-1)?.flags).toBe(END_STREAM);
     client.socket.destroy();
+  });
+
+  test("an upload that its client breaks off behind an early answer is no whole one to the upstream", async () => {
+    const client = await FrameClient.begin(edge.port, certificates.ca);
+    client.request(1, [...POST.slice(0, 3), [":path", "/early-reads"]], 0);
+    client.send(FRAME.data, 0, 1, Buffer.alloc(1_000));
+    // Its window is full, with the end of the answer behind it.
+    const received = (): number =>
+      client.ofType(FRAME.data, 1).reduce((sum, { payload }) => sum + payload.length, 0);
+    await vi.waitFor(() => expect(received()).toBe(65_535));
+    client.send(FRAME.rstStream, 0, 1, uint32(8));
+    await vi.waitFor(() => expect(seen[0]?.request.socket.destroyed).toBe(true));
+    expect(seen[0]?.request.complete).toBe(false);
+    client.socket.destroy();
+  });
+
+  test("a stream that ends since it was closed, behind an answer that was out, is no end of its request", async () => {
+    // What node:http2 shows then: closed, not aborted, and an end all the same.
+    const stream = Object.assign(new Readable({ read: () => undefined }), {
+      endAfterHeaders: false,
+      aborted: false,
+      state: {},
+    });
+    Object.defineProperty(stream, "closed", { value: true });
+    const requestHead = { method: "POST", url: "/", rawHeaders: [], headers: {}, isTunnel: false };
+    const request = new Http2Request(
+      stream as unknown as ServerHttp2Stream,
+      new Socket() as TLSSocket,
+      requestHead,
+      () => undefined,
+    );
+    const ends: string[] = [];
+    for (const name of ["end", "aborted"]) request.once(name, () => ends.push(name));
+    request.resume();
+    stream.push("part");
+    stream.push(null);
+    await new Promise<void>((resolve) => request.once("close", () => resolve()));
+    expect(ends).toStrictEqual(["aborted"]);
   });
 
   test("uploads that nobody reads leave room for others", async () => {
