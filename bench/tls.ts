@@ -19,7 +19,7 @@ import { type BenchServer, type SidecarSettings, startServer } from "./servers.t
 
 const TURNS = 3;
 const SECONDS = 2;
-const HANDSHAKES = 600;
+const HANDSHAKES = 1_200;
 const SERVER_CORE = 0;
 const OTHER_CORE = 1;
 
