@@ -19,6 +19,7 @@ import { Http2Response } from "./h2/response.ts";
 import { type Http2Exchange, Http2UpstreamPool } from "./h2/upstream-pool.ts";
 import { requestHeadersToForward, responseHeadersToForward } from "./header-hygiene.ts";
 import { responseTrailers, takesTrailers } from "./trailers.ts";
+import { createReadBuffers } from "./splice/read-buffers.ts";
 import {
   createFastPath,
   createUnderWay,
@@ -115,7 +116,8 @@ interface Parts {
 
 export function createForwarder(options: ForwarderOptions): Forwarder {
   const agents = new UpstreamAgents(options.keepMs);
-  const pool = new Http2UpstreamPool(options);
+  const spliced = { ...options, readBuffers: createReadBuffers() };
+  const pool = new Http2UpstreamPool(spliced);
   const parts = { options, agents, pool };
   const underWay = createUnderWay(options.maxUnderWay);
 
@@ -124,7 +126,7 @@ export function createForwarder(options: ForwarderOptions): Forwarder {
       countUnderWay(underWay, extra, () => forward(parts, request, response, extra)),
     upgrade: (request, socket, head, extra) =>
       countUnderWay(underWay, extra, () => upgrade(options, request, socket, head, extra)),
-    fastPath: (fastPathOptions) => createFastPath(options, underWay, fastPathOptions),
+    fastPath: (fastPathOptions) => createFastPath(spliced, underWay, fastPathOptions),
     close: () => {
       agents.destroy();
       pool.close();

@@ -3,10 +3,10 @@
  * cost more than all the rest of such a request. A connection is lent to one exchange at a time, whichever client's,
  * and comes back after a whole answer.
  */
-import type { ForwarderOptions, ForwardExtra } from "../forwarder.ts";
+import type { ForwardExtra } from "../forwarder.ts";
 import { type RawHeaders, responseHeadersToForward } from "../header-hygiene.ts";
-import type { ResponseHead } from "../splice/response-head.ts";
-import { createUnderWay, type UnderWay } from "../splice/splicer.ts";
+import { createUnderWay, type SplicedForwarder, type UnderWay } from "../splice/splicer.ts";
+import type { LinkOwner } from "../splice/upstream-link.ts";
 import { UpstreamSlot } from "../splice/upstream-slot.ts";
 import { addedLines } from "../splice/write-head.ts";
 import { isRepeatable } from "../upstreams/attempts.ts";
@@ -34,12 +34,12 @@ export interface Http2Exchange {
 }
 
 export class Http2UpstreamPool {
-  readonly #options: ForwarderOptions;
+  readonly #options: SplicedForwarder;
   readonly #kept: UnderWay = createUnderWay(MAX_KEPT);
   readonly #free: PooledSlot[] = [];
   readonly #lent = new Set<PooledSlot>();
 
-  constructor(options: ForwarderOptions) {
+  constructor(options: SplicedForwarder) {
     this.#options = options;
   }
 
@@ -91,11 +91,11 @@ class PooledSlot {
   readonly slot: UpstreamSlot;
   #exchange: Exchange | undefined;
 
-  constructor(forwarder: ForwarderOptions, kept: UnderWay) {
+  constructor(forwarder: SplicedForwarder, kept: UnderWay) {
     this.slot = new UpstreamSlot(
       { forwarder, kept },
       {
-        onPart: (head, content, isEnd) => this.#pass(head, content, isEnd),
+        onPart: (...part) => this.#pass(...part),
         onFailure: (error) => this.#exchange?.onFailure(error),
         onSilence: () => {
           this.slot.timeOut();
@@ -129,7 +129,7 @@ class PooledSlot {
     return false;
   }
 
-  #pass(head: ResponseHead | undefined, content: readonly Buffer[], isEnd: boolean): void {
+  #pass(...[head, content, isEnd, done]: Parameters<LinkOwner["onPart"]>): void {
     const exchange = this.#exchange;
     if (exchange === undefined) return;
     const { extra, response } = exchange;
@@ -139,7 +139,9 @@ class PooledSlot {
       response.writeHead(head.status, [...headers, ...extra.responseHeaders.flat()]);
     }
     let isTaken = true;
-    for (const chunk of content) isTaken = response.write(chunk);
+    // Copies: a frame may wait for its window long after the next read.
+    for (const chunk of content) isTaken = response.write(Buffer.from(chunk));
+    done();
     if (isEnd) {
       exchange.onEnd();
       response.end();

@@ -18,6 +18,7 @@ import type {
   LocalAnswer,
   SpliceContext,
 } from "./splicer.ts";
+import type { LinkOwner } from "./upstream-link.ts";
 import { UpstreamSlot } from "./upstream-slot.ts";
 import {
   answerText,
@@ -69,7 +70,7 @@ export class SplicedConnection implements FastConnection {
     this.#begun = context.now();
     this.#active = this.#begun;
     this.#upstream = new UpstreamSlot(context, {
-      onPart: (head, content, isEnd) => this.#pass(head, content, isEnd),
+      onPart: (...part) => this.#pass(...part),
       onFailure: (error) => this.#onFailure(error),
       onSilence: () => this.#onSilence(),
       onDrain: () => this.#readOn(),
@@ -217,7 +218,7 @@ export class SplicedConnection implements FastConnection {
   }
 
   /** Part of the answer, from the upstream to the client. */
-  #pass(head: ResponseHead | undefined, content: Buffer[], isEnd: boolean): void {
+  #pass(...[head, content, isEnd, done]: Parameters<LinkOwner["onPart"]>): void {
     const exchange = this.#exchange;
     if (exchange === undefined) return;
     let text = "";
@@ -231,6 +232,7 @@ export class SplicedConnection implements FastConnection {
       this.#socket,
       text,
       exchange.isReframed ? inChunks(content, isEnd) : content,
+      done,
     );
     if (isEnd) this.#finish();
     else if (!isTaken) this.#upstream.pause();

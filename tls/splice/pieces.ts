@@ -4,16 +4,30 @@ import type { Writable } from "node:stream";
 /** Up to here a piece of an answer is copied behind its head, so that both are one TLS record. */
 const MAX_JOINED_BYTES = 16_384;
 
-/** @param text latin1. @returns false where the caller should wait for the stream to drain */
-export function writeOut(stream: Writable, text: string, content: readonly Buffer[]): boolean {
+/**
+ * @param text latin1
+ * @param done called once the stream uses `content` no more, at once or when it has written all of it
+ * @returns false where the caller should wait for the stream to drain
+ */
+export function writeOut(
+  stream: Writable,
+  text: string,
+  content: readonly Buffer[],
+  done: () => void,
+): boolean {
   let bytes = 0;
   for (const piece of content) bytes += piece.length;
-  if (text === "" && bytes === 0) return true;
-  if (bytes <= MAX_JOINED_BYTES) return stream.write(joined(text, content));
+  if (bytes <= MAX_JOINED_BYTES) {
+    const whole = joined(text, content);
+    done();
+    return whole.length === 0 || stream.write(whole);
+  }
   stream.cork();
   if (text !== "") stream.write(text, "latin1");
   let isTaken = true;
-  for (const piece of content) isTaken = stream.write(piece);
+  for (const [i, piece] of content.entries()) {
+    isTaken = i + 1 === content.length ? stream.write(piece, done) : stream.write(piece);
+  }
   stream.uncork();
   return isTaken;
 }
@@ -28,10 +42,8 @@ export function inChunks(content: readonly Buffer[], isEnd: boolean): Buffer[] {
   return [size, ...content, Buffer.from(`\r\n${end}`, "latin1")];
 }
 
-/** @param text latin1 */
+/** A copy. @param text latin1 */
 export function joined(text: string, pieces: readonly Buffer[]): Buffer {
-  const [only] = pieces;
-  if (text === "" && pieces.length === 1 && only !== undefined) return only;
   let bytes = text.length;
   for (const piece of pieces) bytes += piece.length;
   const whole = Buffer.allocUnsafe(bytes);

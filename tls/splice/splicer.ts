@@ -8,6 +8,7 @@ import type { TLSSocket } from "node:tls";
 import type { ForwarderOptions, ForwardExtra } from "../forwarder.ts";
 import type { ListenerLimits } from "../listener.ts";
 import { SplicedConnection } from "./connection.ts";
+import type { ReadBuffers } from "./read-buffers.ts";
 import type { RequestHead } from "./request-head.ts";
 
 export type FastDecision =
@@ -68,10 +69,15 @@ export interface UnderWay {
   readonly leave: () => void;
 }
 
+/** What upstream connections are made with. */
+export interface SplicedForwarder extends ForwarderOptions {
+  readonly readBuffers: ReadBuffers;
+}
+
 /** What the connections of one fast path share. */
 export interface SpliceContext extends Omit<FastPathOptions, "decide"> {
   readonly decide: (head: RequestHead, socket: TLSSocket) => Promise<FastDecision>;
-  readonly forwarder: ForwarderOptions;
+  readonly forwarder: SplicedForwarder;
   readonly underWay: UnderWay;
   /** Upstream connections that wait for their client's next request. */
   readonly kept: UnderWay;
@@ -83,7 +89,7 @@ export interface SpliceContext extends Omit<FastPathOptions, "decide"> {
 const MAX_KEPT = 256;
 
 export function createFastPath(
-  forwarder: ForwarderOptions,
+  forwarder: SplicedForwarder,
   underWay: UnderWay,
   options: FastPathOptions,
 ): FastPath {

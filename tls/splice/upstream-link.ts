@@ -9,6 +9,7 @@ import { isFinalStatus, type UpstreamFailure } from "../upstreams/failure.ts";
 import type { ClientEnds } from "../upstreams/proxy-out.ts";
 import type { Upstream } from "../upstreams/upstream.ts";
 import { type ChunkedBody, createChunkedBody } from "./chunked-body.ts";
+import { type ReadBuffers, ReadPiece } from "./read-buffers.ts";
 import { type BodyFraming, parseResponseHead, type ResponseHead } from "./response-head.ts";
 
 export interface LinkOptions {
@@ -18,15 +19,23 @@ export interface LinkOptions {
   readonly idleTimeoutMs: number;
   /** How long it is kept without an exchange. */
   readonly keepMs: number;
+  readonly readBuffers: ReadBuffers;
 }
 
 export interface LinkOwner {
   /**
-   * What one read of the connection holds of the answer, in views that are valid for good.
+   * What one read of the connection holds of the answer.
    * @param head with the first part; no interim answer comes here
+   * @param content views that are valid until `done` is called
    * @param isEnd the answer is whole
+   * @param done to be called once nothing uses the views any more; their memory is read into again
    */
-  readonly onPart: (head: ResponseHead | undefined, content: Buffer[], isEnd: boolean) => void;
+  readonly onPart: (
+    head: ResponseHead | undefined,
+    content: Buffer[],
+    isEnd: boolean,
+    done: () => void,
+  ) => void;
   /** Of the exchange under way; the connection is closed. */
   readonly onFailure: (error: Error, failure: UpstreamFailure) => void;
   /** It ended between two exchanges. */
@@ -60,6 +69,10 @@ export class UpstreamLink {
   #left = 0;
   /** What came of a head that is not whole. */
   #held: Buffer = NOTHING;
+  /** Lent to Node for its next read. */
+  #readInto: Buffer | undefined;
+  /** The read that is looked at, until somebody is given views of it. */
+  #piece: ReadPiece | undefined;
   #interim = 0;
   #keepAlive = true;
   #exchanges = 0;
@@ -76,20 +89,58 @@ export class UpstreamLink {
     this.#tlsVersion = upstream.tlsVersion;
     this.#options = options;
     this.#owner = owner;
-    this.#stopDialling = upstream.dial(client, false, (error, socket) => {
-      if (socket === undefined) this.#fail(error ?? closedError(), "connect");
-      else this.#begin(socket);
-    });
+    this.#stopDialling = upstream.dial(
+      client,
+      false,
+      (error, socket) => {
+        if (socket === undefined) this.#fail(error ?? closedError(), "connect");
+        else this.#begin(socket);
+      },
+      {
+        buffer: () => (this.#readInto = options.readBuffers.take()),
+        callback: (bytes) => this.#onRead(bytes),
+      },
+    );
+  }
+
+  /** Node fills one buffer, tells how far, and asks for the next. */
+  #onRead(bytes: number): boolean {
+    const buffer = this.#readInto;
+    this.#readInto = undefined;
+    if (buffer === undefined) return false;
+    const { giveBack } = this.#options.readBuffers;
+    this.#take(new ReadPiece(buffer.subarray(0, bytes), () => giveBack(buffer)));
+    return true;
+  }
+
+  #take(piece: ReadPiece): void {
+    this.#piece = piece;
+    this.#read(piece.bytes);
+    // Nobody was given any of it.
+    this.#piece?.done();
+    this.#piece = undefined;
+  }
+
+  #pass(head: ResponseHead | undefined, content: Buffer[], isEnd: boolean): void {
+    const piece = this.#piece;
+    this.#piece = undefined;
+    this.#owner.onPart(head, content, isEnd, piece?.done ?? nothing);
   }
 
   #begin(socket: Socket): void {
     this.#socket = socket;
-    socket.on("data", (chunk: Buffer) => this.#read(chunk));
+    // With TLS; without it, `onRead` takes what comes.
+    socket.on("data", (chunk: Buffer) => this.#take(new ReadPiece(chunk)));
     socket.on("drain", () => this.#owner.onDrain());
     socket.on("timeout", () => this.#onTimeout());
     socket.on("error", (error) => this.#failSent(error));
     socket.on("end", () => this.#onEnd());
-    socket.on("close", () => this.#failSent(closedError()));
+    socket.on("close", () => {
+      const unused = this.#readInto;
+      this.#readInto = undefined;
+      if (unused !== undefined) this.#options.readBuffers.giveBack(unused);
+      this.#failSent(closedError());
+    });
     socket.setTimeout(this.#options.firstByteTimeoutMs);
     for (const bytes of this.#waiting.splice(0)) socket.write(bytes);
     this.#owner.onConnect();
@@ -187,7 +238,8 @@ export class UpstreamLink {
     for (;;) {
       const head = parseResponseHead(bytes, this.#method);
       if (head.kind === "incomplete") {
-        this.#held = bytes;
+        // What was read may be overwritten.
+        this.#held = bytes === chunk ? Buffer.from(bytes) : bytes;
         return;
       }
       if (head.kind === "malformed") {
@@ -237,7 +289,7 @@ export class UpstreamLink {
       end = framing.kind === "none" || this.#left === 0 ? taken : "more";
     }
     if (end === "more") {
-      this.#owner.onPart(head, content, false);
+      this.#pass(head, content, false);
       return;
     }
     if (typeof end !== "number") {
@@ -255,9 +307,11 @@ export class UpstreamLink {
     this.#chunked = undefined;
     if (this.#keepAlive) this.#socket?.setTimeout(this.#options.keepMs);
     else this.#socket?.destroy();
-    this.#owner.onPart(head, content, true);
+    this.#pass(head, content, true);
   }
 }
+
+function nothing(): void {}
 
 function malformed(): StileError {
   return new StileError("TLS_UPSTREAM_UNREACHABLE", "the upstream's answer is malformed");

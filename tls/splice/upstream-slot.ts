@@ -5,7 +5,6 @@
 import { Attempts } from "../upstreams/attempts.ts";
 import type { UpstreamFailure } from "../upstreams/failure.ts";
 import type { ClientEnds } from "../upstreams/proxy-out.ts";
-import type { ResponseHead } from "./response-head.ts";
 import type { SpliceContext } from "./splicer.ts";
 import { type LinkOwner, UpstreamLink } from "./upstream-link.ts";
 
@@ -107,12 +106,12 @@ export class UpstreamSlot implements LinkOwner {
     this.#link?.destroy();
   }
 
-  readonly onPart = (head: ResponseHead | undefined, content: Buffer[], isEnd: boolean): void => {
+  readonly onPart: LinkOwner["onPart"] = (head, content, isEnd, done) => {
     if (head !== undefined) {
       this.#attempts?.settle("answered");
       this.#sent = [];
     }
-    this.#owner.onPart(head, content, isEnd);
+    this.#owner.onPart(head, content, isEnd, done);
   };
 
   readonly onGone = (): void => this.#forget();

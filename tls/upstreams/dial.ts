@@ -2,7 +2,7 @@
  * Opens a connection to an upstream and hands it over when it is ready: connected, with the PROXY header sent
  * where there is one, and with its TLS verified. Until then nothing of a request was sent.
  */
-import { connect, type Socket } from "node:net";
+import { connect, type OnReadOpts, type Socket } from "node:net";
 import type { UpstreamAddress } from "./address.ts";
 import { upstreamTimeout } from "./failure.ts";
 import type { UpstreamTls } from "./tls-client.ts";
@@ -17,6 +17,8 @@ export interface DialOptions {
   readonly header: Uint8Array | undefined;
   /** The two directions end one by one, as a tunnel's do. */
   readonly halfOpen: boolean;
+  /** Where reads go instead of 'data' events; not of a connection with TLS. */
+  readonly onRead?: OnReadOpts | undefined;
 }
 
 /** Called once, at a later time. The socket has no listeners but one for errors, which end it in any case. */
@@ -25,11 +27,14 @@ export type Dialled = (error: Error | undefined, socket: Socket | undefined) => 
 /** @returns ends the attempt without a word */
 export function dial(options: DialOptions, done: Dialled): () => void {
   const { address, halfOpen: allowHalfOpen, header, timeoutMs, tls } = options;
-  const raw = connect(
-    address.kind === "unix"
-      ? { path: address.path, allowHalfOpen }
-      : { host: address.host, port: address.port, noDelay: true, allowHalfOpen },
-  );
+  const onread = tls === undefined ? options.onRead : undefined;
+  const raw = connect({
+    ...(address.kind === "unix"
+      ? { path: address.path }
+      : { host: address.host, port: address.port, noDelay: true }),
+    allowHalfOpen,
+    ...(onread === undefined ? {} : { onread }),
+  });
   let socket = raw;
   const fail = (error: Error): void => settle(error);
   const closed = (): void => settle(new Error("the upstream closed the connection"));

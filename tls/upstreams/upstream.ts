@@ -1,5 +1,5 @@
 /** One upstream: its address, how it does, and what it has under way. */
-import type { Socket } from "node:net";
+import type { OnReadOpts, Socket } from "node:net";
 import type { UpstreamAddress } from "./address.ts";
 import { dial, type Dialled } from "./dial.ts";
 import { Ejection, type EjectionOptions } from "./ejection.ts";
@@ -87,10 +87,15 @@ export class Upstream {
   }
 
   /** @param client whose request it is for; undefined for our own. @returns ends the attempt without a word */
-  dial(client: ClientEnds | undefined, halfOpen: boolean, done: Dialled): () => void {
+  dial(
+    client: ClientEnds | undefined,
+    halfOpen: boolean,
+    done: Dialled,
+    onRead?: OnReadOpts,
+  ): () => void {
     const { address, connectTimeoutMs: timeoutMs, proxyProtocol, tls } = this.settings;
     const header = proxyHeader(proxyProtocol, client);
-    return dial({ address, tls, timeoutMs, header, halfOpen }, done);
+    return dial({ address, tls, timeoutMs, header, halfOpen, onRead }, done);
   }
 
   connect(client: ClientEnds | undefined, halfOpen: boolean): Promise<Socket> {

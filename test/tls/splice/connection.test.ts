@@ -4,6 +4,7 @@ import { createServer, Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import { expect, test, vi } from "vitest";
 import type { FastDecision, UpstreamOutcome } from "../../../tls/index.ts";
+import { createReadBuffers } from "../../../tls/splice/read-buffers.ts";
 import { createUnderWay } from "../../../tls/splice/splicer.ts";
 import { UpstreamSlot } from "../../../tls/splice/upstream-slot.ts";
 import { connectTls, noExtra, readAll, readUntil, upstreamsTo } from "../../support/tls-edge.ts";
@@ -50,6 +51,7 @@ test("a kept connection is not counted any more once it has ended, by whatever",
           keepMs: i === ends.length - 1 ? 100 : 5_000,
           forwardedHeader: "x-forwarded",
           isSpliced: true,
+          readBuffers: createReadBuffers(),
         },
       },
       {
