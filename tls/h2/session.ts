@@ -122,6 +122,8 @@ class Http2Connection implements FastConnection {
   #hasBegun = false;
   /** Round in which the connection began, in which its last stream ended, or in which it was told to end. */
   #idleSince: number;
+  /** Round from which on the session is over and its connection may still be there. */
+  #goneSince: number | undefined;
   #isEnding = false;
   #isCalmed = false;
 
@@ -236,26 +238,28 @@ class Http2Connection implements FastConnection {
     this.#isCalmed = true;
     // With a number, Node's types and Node itself disagree about which parameter it is.
     this.#session.destroy(new Error("calmed"), constants.NGHTTP2_ENHANCE_YOUR_CALM);
-    this.#cutAfterFarewell();
-  }
-
-  /** A client that reads nothing does not read GOAWAY either. */
-  #cutAfterFarewell(): void {
-    const socket = this.#socket;
-    const timer = setTimeout(() => socket.destroy(), FAREWELL_MS);
-    socket.once("close", () => clearTimeout(timer));
   }
 
   /** One round. */
   checkTime(): void {
     const { limits, now, observe } = this.#shared;
-    if (this.#session.destroyed) return;
+    if (this.#session.destroyed) {
+      this.#checkFarewell();
+      return;
+    }
     this.#aborted.refill((limits.abortedStreamsPerSecond * limits.timeoutCheckMs) / 1_000);
     this.#checkOverhead();
     for (const exchange of this.#exchanges) {
       if (!exchange.checkTime(now(), limits)) observe("h2-timeout");
     }
     if (this.#exchanges.size === 0) this.#checkIdle();
+  }
+
+  /** Node waits for the client to read what is left and to end its side: that may be never. */
+  #checkFarewell(): void {
+    const { limits, now } = this.#shared;
+    this.#goneSince ??= now();
+    if ((now() - this.#goneSince) * limits.timeoutCheckMs > FAREWELL_MS) this.#socket.destroy();
   }
 
   #checkIdle(): void {

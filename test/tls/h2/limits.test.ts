@@ -1,4 +1,5 @@
 /** What attacks on HTTP/2 get (docs/http2.md has the table): an end that is bounded, and an upstream left alone. */
+import { once } from "node:events";
 import { constants } from "node:http2";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
@@ -17,6 +18,7 @@ import {
 } from "../../support/h2-frames.ts";
 import { openH2, requestH2 } from "../../support/h2-client.ts";
 import {
+  connectTls,
   startEdge,
   startUpstream,
   type TestCertificates,
@@ -72,6 +74,21 @@ const path = (value: string): [string, string] => [":path", value];
 const HELD = [...GET.slice(0, 3), path("/held")] as const;
 
 describe("time", () => {
+  test("lets go of a connection that it has ended, where the client never ends its side", async () => {
+    const limits = { keepAliveTimeoutMs: 100, headersTimeoutMs: 100, maxConnectionsPerAddress: 1 };
+    const edge = await start(limits);
+    const halfOpen = { ALPNProtocols: ["h2"], servername: "localhost", allowHalfOpen: true };
+    const client = await connectTls(edge.port, certificates.ca, halfOpen);
+    client.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    client.write(frame(FRAME.settings, 0, 0, new Uint8Array()));
+    client.resume();
+    await once(client, "end");
+    expect(client.destroyed).toBe(false);
+    const next = await vi.waitFor(() => connectTls(edge.port, certificates.ca), { timeout: 5_000 });
+    next.destroy();
+    client.destroy();
+  });
+
   test("ends a connection on which no preface comes", async () => {
     const edge = await start({ headersTimeoutMs: 100 });
     const client = await FrameClient.open(edge.port, certificates.ca);
