@@ -89,6 +89,24 @@ describe("time", () => {
     client.destroy();
   });
 
+  test("cuts a client that reads nothing at all: its streams' resets wait behind what it does not read", async () => {
+    const edge = await start({
+      idleTimeoutMs: 100,
+      keepAliveTimeoutMs: 100,
+      maxConnectionsPerAddress: 1,
+    });
+    const wide = Buffer.concat([Buffer.from([0, 4]), uint32(0x7fffffff)]);
+    const client = await FrameClient.begin(edge.port, certificates.ca, wide);
+    client.send(FRAME.windowUpdate, 0, 0, uint32(0x70000000));
+    client.socket.pause();
+    // More than the kernel holds on both sides.
+    for (let i = 0; i < 40; i += 1) client.request(2 * i + 1, [...GET.slice(0, 3), path("/large")]);
+    await vi.waitFor(() => expect(seen.length).toBe(40), { timeout: 5_000 });
+    const next = await vi.waitFor(() => connectTls(edge.port, certificates.ca), { timeout: 8_000 });
+    next.destroy();
+    client.socket.destroy();
+  });
+
   test("ends a connection on which no preface comes", async () => {
     const edge = await start({ headersTimeoutMs: 100 });
     const client = await FrameClient.open(edge.port, certificates.ca);
