@@ -58,3 +58,4 @@ export { createUpstreamTls, type UpstreamTls } from "./upstreams/tls-client.ts";
 export type { UpstreamEvent, UpstreamSettings } from "./upstreams/upstream.ts";
 export { createUpstreams, type Upstreams, type UpstreamsOptions } from "./upstreams/upstreams.ts";
 export { watchFiles, type WatchedFiles } from "./watched-files.ts";
+export { checkUpgradeRequest } from "./upgrade.ts";

@@ -4,7 +4,12 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
-import { checkRequestHead, type FastPath, type Forwarder } from "../../tls/index.ts";
+import {
+  checkRequestHead,
+  checkUpgradeRequest,
+  type FastPath,
+  type Forwarder,
+} from "../../tls/index.ts";
 import { StileError } from "../../wire/index.ts";
 import type { Clients } from "../client-certificates.ts";
 import { errorFields, type Log } from "../log.ts";
@@ -86,6 +91,7 @@ export function createEdgeHandler(options: EdgeOptions): EdgeHandler {
 
   async function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     const host = checkedHost(request);
+    checkUpgradeRequest(request);
     const facts = knownFacts(options, request, host);
     const decision = await askGate(options, facts, host);
     if (decision.kind === "challenged") return challengeUpgrade(socket, decision);

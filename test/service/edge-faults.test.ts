@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { CLEARANCE_COOKIE } from "../../service/edge/clearance.ts";
 import { openRaw, rawGet } from "../support/raw-client.ts";
 import { problemIn, startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
+import { EXAMPLE_KEY } from "../support/websocket-example.ts";
 
 let target: TestSidecar;
 let upstreamPort: number;
@@ -42,13 +43,22 @@ describe("an admitted client whose upstream is down", () => {
   });
 
   it("keeps it after a WebSocket handshake that failed, too", async () => {
-    const socket = await openRaw(target);
+    const authorization = await target.mint();
     const upgrade = { connection: "Upgrade", upgrade: "websocket", "sec-websocket-version": "13" };
-    socket.write(rawGet(target, "/", { ...upgrade, authorization: await target.mint() }));
-    const [answer] = (await once(socket, "data")) as [Buffer];
-    socket.destroy();
-    expect(answer.toString()).toMatch(/^HTTP\/1\.1 502 /);
-    expect(answer.toString()).toContain(`Set-Cookie: ${CLEARANCE_COOKIE}=`);
+    const answerTo = async (headers: Record<string, string>): Promise<string> => {
+      const socket = await openRaw(target);
+      socket.write(rawGet(target, "/", { ...upgrade, authorization, ...headers }));
+      const [answer] = (await once(socket, "data")) as [Buffer];
+      socket.destroy();
+      return answer.toString();
+    };
+    const malformed = await answerTo({});
+    expect(malformed).toMatch(/^HTTP\/1\.1 400 /);
+    expect(malformed).not.toContain("Set-Cookie");
+    // It spent nothing: the token is there for a handshake that is one.
+    const answer = await answerTo({ "sec-websocket-key": EXAMPLE_KEY });
+    expect(answer).toMatch(/^HTTP\/1\.1 502 /);
+    expect(answer).toContain(`Set-Cookie: ${CLEARANCE_COOKIE}=`);
   });
 });
 

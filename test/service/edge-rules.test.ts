@@ -7,6 +7,7 @@ import { compileRules, type JudgedRequest } from "../../service/edge/rules.ts";
 import { openRaw, rawGet } from "../support/raw-client.ts";
 import { problemIn, startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
 import { readUntil } from "../support/tls-edge.ts";
+import { EXAMPLE_KEY } from "../support/websocket-example.ts";
 
 const HOSTS = ["a.example", "b.example:8443"];
 const rule = (
@@ -297,12 +298,17 @@ describe("an edge with rules", () => {
 
   it("rejects what it cannot judge with SERVICE_PATH_AMBIGUOUS, upgrades too", async () => {
     const before = target.upstream.hits();
+    const handshake = {
+      Connection: "Upgrade",
+      Upgrade: "websocket",
+      "Sec-WebSocket-Key": EXAMPLE_KEY,
+    };
     for (const [path, upgrade, status] of [
       ["/open/../admin", {}, 400],
       ["/open/%2e%2e/admin", {}, 400],
       ["//admin", {}, 400],
-      ["/open/..;/admin", { Connection: "Upgrade", Upgrade: "websocket" }, 400],
-      ["/%61dmin", { Connection: "Upgrade", Upgrade: "websocket" }, 403],
+      ["/open/..;/admin", handshake, 400],
+      ["/%61dmin", handshake, 403],
     ] as const) {
       const socket = await openRaw(target);
       socket.write(rawGet(target, path, upgrade));
