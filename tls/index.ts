@@ -59,3 +59,4 @@ export type { UpstreamEvent, UpstreamSettings } from "./upstreams/upstream.ts";
 export { createUpstreams, type Upstreams, type UpstreamsOptions } from "./upstreams/upstreams.ts";
 export { watchFiles, type WatchedFiles } from "./watched-files.ts";
 export { checkUpgradeRequest } from "./upgrade.ts";
+export { closeSoon } from "./close-soon.ts";

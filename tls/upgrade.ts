@@ -12,6 +12,7 @@ import { Http2Request } from "./h2/request.ts";
 import { isHandshakeProven, writeUpgradeHead } from "./h2/upgrade-answer.ts";
 import { responseHeadersToForward } from "./header-hygiene.ts";
 import { asUpstreamError, isFinalStatus } from "./upstreams/failure.ts";
+import { closeSoon } from "./close-soon.ts";
 import type { AttemptOutcome } from "./upstreams/upstream.ts";
 
 /** RFC 6455 §4.1: base64 of 16 bytes. */
@@ -63,6 +64,7 @@ export async function tunnelUpgrade(
   if (answer.kind === "response") {
     writeHead(client, response, extra, ["Connection", "close"]);
     await pipeline(response, client).catch(() => client.destroy());
+    closeSoon(client);
     return;
   }
   const { socket, head } = answer;

@@ -15,6 +15,7 @@ import type { Duplex, Readable } from "node:stream";
 import { connect, type ConnectionOptions, type TLSSocket } from "node:tls";
 import { developmentCertificates } from "../../service/dev/certificates.ts";
 import {
+  closeSoon,
   type CertificateFiles,
   type CertificateSource,
   type ChallengeCertificates,
@@ -201,6 +202,7 @@ export async function startEdge(options: EdgeOptions): Promise<TestEdge> {
           connection: [],
         });
         socket.end();
+        closeSoon(socket);
       });
     },
     observe,
