@@ -1,8 +1,6 @@
 /** Fatal alerts before there are keys (RFC 8446 §6.2), which Node writes for OpenSSL's own refusals alone. */
 import type { Socket } from "node:net";
-
-/** A refused client gets this long to read why. */
-const REFUSAL_MS = 1_000;
+import { closeSoon } from "./close-soon.ts";
 
 /** A plaintext record with one alert (§5.1). */
 export function fatalAlert(description: number): Uint8Array {
@@ -11,9 +9,7 @@ export function fatalAlert(description: number): Uint8Array {
 
 /** Says why, and ends. What the client still sends is thrown away meanwhile: unread, it would take the alert with it. */
 export function refuseWithAlert(socket: Socket, description: number): void {
-  const timer = setTimeout(() => socket.destroy(), REFUSAL_MS);
-  socket.once("close", () => clearTimeout(timer));
   socket.once("end", () => socket.destroySoon());
   socket.end(fatalAlert(description));
-  socket.resume();
+  closeSoon(socket);
 }

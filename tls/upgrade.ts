@@ -7,12 +7,12 @@ import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { isStileError, StileError } from "../wire/index.ts";
+import { closeSoon } from "./close-soon.ts";
 import type { ForwardExtra } from "./forwarder.ts";
 import { Http2Request } from "./h2/request.ts";
 import { isHandshakeProven, writeUpgradeHead } from "./h2/upgrade-answer.ts";
 import { responseHeadersToForward } from "./header-hygiene.ts";
 import { asUpstreamError, isFinalStatus } from "./upstreams/failure.ts";
-import { closeSoon } from "./close-soon.ts";
 import type { AttemptOutcome } from "./upstreams/upstream.ts";
 
 /** RFC 6455 §4.1: base64 of 16 bytes. */
