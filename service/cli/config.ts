@@ -1,5 +1,5 @@
 /** `stile config check FILE` and `stile config docs`: the configuration without starting anything. */
-import { configSchema, loadConfig } from "../config/index.ts";
+import { configSchema, loadConfig, rolesOf } from "../config/index.ts";
 import { CliUsageError } from "./usage.ts";
 
 export function configCommand(args: readonly string[]): Promise<number> {
@@ -35,10 +35,11 @@ export function configurationDocs(): string {
     "",
     "One YAML file (`stile serve --config FILE`) and environment variables over it:",
     "`STILE_EDGE__ISSUER_NAME` sets `edge.issuerName`. Relative paths start at the working directory.",
-    "Unknown settings stop the start. This page is made by `npm run stile -- config docs`.",
+    "Unknown settings stop the start, and so do those that have no effect in the `role` that is chosen: the last column",
+    "says in which they have one; where it is empty, in every role. This page is made by `npm run stile -- config docs`.",
     "",
-    "| setting | meaning | values | default |",
-    "|---|---|---|---|",
+    "| setting | meaning | values | default | roles |",
+    "|---|---|---|---|---|",
     ...rows,
     "",
   ].join("\n");
@@ -50,8 +51,14 @@ function rowsOf(node: SchemaNode, path: string): string[] {
     if (inner.properties !== undefined) return rowsOf(inner, at);
     const absent = node.required?.includes(name) === true ? "required" : "none";
     const fallback = inner.default === undefined ? absent : `\`${JSON.stringify(inner.default)}\``;
-    return [`| \`${at}\` | ${inner.description ?? ""} | ${valuesOf(inner)} | ${fallback} |`];
+    const meaning = inner.description ?? "";
+    return [`| \`${at}\` | ${meaning} | ${valuesOf(inner)} | ${fallback} | ${rolesIn(at)} |`];
   });
+}
+
+function rolesIn(setting: string): string {
+  const roles = rolesOf(setting);
+  return roles.length === rolesOf("role").length ? "" : roles.join(", ");
 }
 
 function valuesOf(node: SchemaNode): string {

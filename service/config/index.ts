@@ -5,6 +5,7 @@ export type { EdgeAgentConfig } from "./edge-agents.ts";
 export type { EdgeAction, EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";
 export type { ClientCertificatesConfig } from "./tls-clients.ts";
 export { loadConfig } from "./load.ts";
+export { rolesOf } from "./roles.ts";
 export { checkConfig, configSchema } from "./schema.ts";
 export type {
   AttesterConfig,

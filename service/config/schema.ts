@@ -19,7 +19,8 @@ import { processesFault, processesSettings } from "./processes.ts";
 import { certificateFault, tlsSettings } from "./tls.ts";
 import { clientCertificateFault } from "./tls-clients.ts";
 import { publicMetadataFault } from "./public-metadata.ts";
-import type { Config, Role } from "./types.ts";
+import { roleFaults } from "./roles.ts";
+import type { Config } from "./types.ts";
 import { proxyProtocolSchema, trustedProxiesSchema } from "./trusted-proxies.ts";
 import { upstreamFault, upstreamSettings } from "./upstreams.ts";
 import { webauthnSchema } from "./webauthn.ts";
@@ -265,23 +266,22 @@ export const configSchema: Type.TObject = schema;
  */
 export function checkConfig(raw: unknown): Config {
   const value: unknown = Value.Default(schema, Value.Clone(raw));
-  const faults = describeFaults(Value.Errors(schema, value));
-  if (faults !== "") throw new StileError("SERVICE_CONFIG_INVALID", `configuration: ${faults}`);
+  const faults = [describeFaults(Value.Errors(schema, value)), ...roleFaults(raw)];
+  refuse(faults.filter((fault) => fault !== ""));
   const parsed = value as Type.Static<typeof schema>;
   const config: Config = parsed;
-  const misplaced = misplacedSettings(config);
-  if (misplaced !== undefined) {
-    throw new StileError("SERVICE_CONFIG_INVALID", `configuration: ${misplaced}`);
-  }
+  refuse(misplacedSettings(config) ?? []);
   return deepFreeze(config);
 }
 
-const EDGE_ROLES: readonly Role[] = ["joint", "edge"];
-const ATTESTER_ROLES: readonly Role[] = ["joint", "attester"];
+function refuse(faults: readonly string[] | string): void {
+  const told = typeof faults === "string" ? faults : faults.join("; ");
+  if (told !== "") throw new StileError("SERVICE_CONFIG_INVALID", `configuration: ${told}`);
+}
 
-/** What a role needs, and what would have no effect in it: a setting without effect protects nothing. */
+/** What excludes each other, or would have no effect: a setting without effect protects nothing. */
 function misplacedSettings(config: Config): string | undefined {
-  const { attester, edge, issuer, role } = config;
+  const { edge, issuer } = config;
   const fault =
     certificateFault(config) ??
     clientCertificateFault(config) ??
@@ -291,21 +291,12 @@ function misplacedSettings(config: Config): string | undefined {
   if ((config.passphraseFile === undefined) === (config.tpmSealing === undefined)) {
     return "expected either passphraseFile or tpmSealing";
   }
-  const rules: readonly (readonly [string, boolean, boolean])[] = [
-    ["edge", edge !== undefined, EDGE_ROLES.includes(role)],
-    ["attester", attester !== undefined, ATTESTER_ROLES.includes(role)],
-    ["edge.adaptive", edge?.adaptive !== undefined, edge?.mode === "adaptive"],
-    ["edge.issuer", edge?.issuer !== undefined, role === "edge"],
-    ["attester.issuer", attester?.issuer !== undefined, role === "attester"],
-    ["issuer.attesters", issuer.attesters.length > 0, role === "issuer"],
-    ["issuer.tenants", issuer.tenants.length > 0, role === "issuer" && issuer.tenants.length > 0],
-  ];
-  const wrong = rules.find(([, isGiven, isNeeded]) => isGiven !== isNeeded);
-  if (wrong === undefined) {
-    return (edge && upstreamFault(edge)) ?? publicMetadataFault(issuer);
+  if (edge !== undefined && (edge.adaptive !== undefined) !== (edge.mode === "adaptive")) {
+    return edge.adaptive === undefined
+      ? "missing setting edge.adaptive"
+      : `edge.adaptive is not for edge.mode ${edge.mode}`;
   }
-  const [name, isGiven] = wrong;
-  return isGiven ? `${name} is not for the role ${role}` : `missing setting ${name}`;
+  return (edge && upstreamFault(edge)) ?? publicMetadataFault(issuer);
 }
 
 function deepFreeze<T>(value: T): T {

@@ -66,8 +66,7 @@ export const clientCertificateSettings: Type.TUnsafe<readonly ClientCertificates
 /** What of them has no effect, or would not hold. */
 export function clientCertificateFault({ edge, tls }: Config): string | undefined {
   const rules = tls.clientCertificates;
-  if (rules.length === 0) return undefined;
-  if (edge === undefined) return "tls.clientCertificates is not for a role without edge";
+  if (rules.length === 0 || edge === undefined) return undefined;
   if (edge.authorize.headers !== "off" || edge.extAuthz !== undefined) {
     // Another proxy ends TLS there, and asks for no certificates.
     return "edge.authorize.headers and edge.extAuthz must be off where tls.clientCertificates is set";
