@@ -43,17 +43,28 @@ export interface TestKey {
 /** Truncated ids that are taken: below 16 by {@link fakeRecord}, above by the keys of this process. */
 const usedTruncatedIds = new Set(Array.from({ length: 16 }, (_, i) => i));
 
-/** An active key of one day, redeemable for another. Two of them never share a truncated id. */
-export function testKey(instants: Partial<IssuerKeyRecord> = {}): TestKey {
+/** A fresh key whose truncated id no other has: of two at random, one pair in 256 could not be in one ring. */
+export function ofOwnTruncatedId<T extends { readonly tokenKeyId: Uint8Array }>(
+  generate: () => T,
+): T {
   for (;;) {
-    const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
-    const publicKeySpki = encodeRsaPublicKey(privateKey);
-    const tokenKeyId = crypto.sha256(publicKeySpki);
-    const truncated = truncatedTokenKeyId(tokenKeyId);
+    const made = generate();
+    const truncated = truncatedTokenKeyId(made.tokenKeyId);
     if (usedTruncatedIds.has(truncated)) continue;
     usedTruncatedIds.add(truncated);
-    return { privateKey, record: recordOf({ publicKeySpki, tokenKeyId, ...instants }) };
+    return made;
   }
+}
+
+/** An active key of one day, redeemable for another. */
+export function testKey(instants: Partial<IssuerKeyRecord> = {}): TestKey {
+  const { privateKey, ...ids } = ofOwnTruncatedId(() => {
+    const pair = generateKeyPairSync("rsa", { modulusLength: 2048 });
+    const publicKeySpki = encodeRsaPublicKey(pair.privateKey);
+    const tokenKeyId = crypto.sha256(publicKeySpki);
+    return { privateKey: pair.privateKey, publicKeySpki, tokenKeyId };
+  });
+  return { privateKey, record: recordOf({ ...ids, ...instants }) };
 }
 
 /** A record whose key id ends in `truncated`; nothing can be signed with it. */

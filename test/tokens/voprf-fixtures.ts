@@ -19,7 +19,14 @@ import {
   type VoprfTokenType,
 } from "../../tokens/voprf/index.ts";
 import { encodeHex, StileError } from "../../wire/index.ts";
-import { DAY_MS, START_MS, testClock, type TestKey, testSigner } from "./fixtures.ts";
+import {
+  DAY_MS,
+  ofOwnTruncatedId,
+  START_MS,
+  testClock,
+  type TestKey,
+  testSigner,
+} from "./fixtures.ts";
 
 export const random = (length: number): Uint8Array => Uint8Array.from(randomBytes(length));
 
@@ -34,7 +41,9 @@ export function voprfOf(type: VoprfTokenType): Voprf {
 /** An active key of one day; of the given scalar, or fresh. */
 export function voprfKey(type: VoprfTokenType, scalar?: Uint8Array): TestKey {
   const voprf = voprfOf(type);
-  const pair = scalar ? importVoprfKey(voprf, scalar) : generateVoprfKey(voprf, random);
+  const pair = scalar
+    ? importVoprfKey(voprf, scalar)
+    : ofOwnTruncatedId(() => generateVoprfKey(voprf, random));
   const record: IssuerKeyRecord = {
     tokenType: type,
     tokenKeyId: pair.tokenKeyId,
