@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { CertificateFiles, ChallengeCertificates } from "../../tls/index.ts";
 import type { AcmeCertificateConfig, Config } from "../config/index.ts";
+import { PARTIAL_NAME_CHARS } from "../stores/durable-file.ts";
 
 export interface WantedCertificate extends AcmeCertificateConfig {
   /** Where key and chain are kept. */
@@ -34,10 +35,29 @@ export function acmeCertificateFiles(config: AcmeSettings): readonly Certificate
 
 /** Other names, another file: a kept certificate is never taken for another set of names. */
 function fileNameOf({ keyType, names }: AcmeCertificateConfig): string {
-  const digest = createHash("sha256")
-    .update(JSON.stringify([keyType, names]))
-    .digest("hex");
-  return `${names[0] ?? ""}-${keyType}-${digest.slice(0, 8)}.pem`;
+  const [first = ""] = names;
+  const digest = sha256(JSON.stringify([keyType, names]));
+  const name = `${first}-${keyType}-${digest.slice(0, 8)}.pem`;
+  // Whatever was written before keeps its name: another one would be asked for anew.
+  return fits(name) ? name : `${shortened(first)}-${keyType}-${digest}.pem`;
+}
+
+/** As file systems have it, in bytes; DNS names are up to 253 long. */
+const MAX_FILE_NAME = 255;
+const SHORTENED = 64;
+
+/** Also with what the name has at its end while the file is written. */
+function fits(name: string): boolean {
+  return name.length + PARTIAL_NAME_CHARS <= MAX_FILE_NAME;
+}
+
+/** For people; the digest behind it tells names apart. */
+function shortened(name: string): string {
+  return name.slice(0, SHORTENED);
+}
+
+function sha256(text: string): string {
+  return createHash("sha256").update(text).digest("hex");
 }
 
 export function pendingFolder({ stateDir }: Pick<Config, "stateDir">): string {
@@ -46,7 +66,9 @@ export function pendingFolder({ stateDir }: Pick<Config, "stateDir">): string {
 
 /** @param name of the configuration */
 export function pendingFile(folder: string, name: string): string {
-  return join(folder, `${name}.pem`);
+  const file = `${name}.pem`;
+  // The digest is longer than a label of a DNS name may be: no other name has this file.
+  return join(folder, fits(file) ? file : `${shortened(name)}-${sha256(name)}.pem`);
 }
 
 /** What the listener answers challenges with; undefined where the setting is none of tls-alpn-01. */

@@ -11,6 +11,9 @@ const PRIVATE_FILE_MODE = 0o600;
 const PRIVATE_FOLDER_MODE = 0o700;
 /** Ends the name of a file that is being written; a crash may leave one behind. */
 const PARTIAL_SUFFIX = ".partial";
+const PARTIAL_RANDOM_BYTES = 8;
+/** By how much the name of a file that is being written is longer than its own. */
+export const PARTIAL_NAME_CHARS: number = 1 + 2 * PARTIAL_RANDOM_BYTES + PARTIAL_SUFFIX.length;
 
 /** Creates the folder (owner only) and its parents where they are missing. */
 export async function makeFolderDurably(folder: string): Promise<void> {
@@ -81,7 +84,7 @@ async function writeThrough(
   bytes: Uint8Array,
   publish: (partial: string) => Promise<void>,
 ): Promise<void> {
-  const partial = `${path}.${randomBytes(8).toString("hex")}${PARTIAL_SUFFIX}`;
+  const partial = `${path}.${randomBytes(PARTIAL_RANDOM_BYTES).toString("hex")}${PARTIAL_SUFFIX}`;
   try {
     // "wx": never through a link or file that somebody else has put there.
     const handle = await open(partial, "wx", PRIVATE_FILE_MODE);
