@@ -13,6 +13,7 @@ import { type Clients, openClients } from "./client-certificates.ts";
 import type { Config } from "./config/index.ts";
 import { composeEdge, type EdgeDeps } from "./edge/compose.ts";
 import { followedTypes, followIssuer } from "./edge/follow-issuer.ts";
+import { createUsedSignatures, type UsedSignatures } from "./edge/signatures/used-signatures.ts";
 import type { EdgeHandler } from "./edge/handler.ts";
 import type { TrustedProxies } from "./edge/trusted-proxies.ts";
 import { composeFront, listenerLimits, trustedNetworks } from "./front.ts";
@@ -176,10 +177,12 @@ interface ComposedRoles {
   /** Those that redeem, of an edge. */
   readonly ring?: KeyRing | undefined;
   readonly privateVerifier?: PrivateTokenVerifier | undefined;
+  /** Of the agents of an edge. */
+  readonly usedSignatures: UsedSignatures;
 }
 
 async function composeRoles(composition: Composition, state: SidecarState): Promise<ComposedRoles> {
-  const { app, config, log, metrics } = composition;
+  const { app, clock, config, log, metrics } = composition;
   const issuer = state.issuer && (await composeIssuer(composition, state.issuer, state.spentStore));
   const attester =
     config.attester &&
@@ -190,10 +193,16 @@ async function composeRoles(composition: Composition, state: SidecarState): Prom
       ? await followIssuer(composition, config.edge.issuer, state.spentStore)
       : undefined;
   const keys = issuer?.keys ?? followed;
+  const usedSignatures = createUsedSignatures({
+    agents: config.edge?.agents ?? [],
+    waitMs: config.processes.keeperWaitSeconds * 1_000,
+    clock,
+  });
   const edge =
     config.edge && state.spentStore && keys
       ? await composeEdge(composition, config.edge, {
           spentStore: state.spentStore,
+          usedSignatures,
           ring: keys.ring,
           ...edgeFactsOf(config),
           ownEndpoints: (request, response) => app.routing(request, response),
@@ -209,6 +218,7 @@ async function composeRoles(composition: Composition, state: SidecarState): Prom
       edge?.handler ?? createOwnHandler((request, response) => app.routing(request, response)),
     ring: keys?.ring,
     privateVerifier: issuer?.pool,
+    usedSignatures,
     operator: {
       ...(keys === undefined ? {} : { keys }),
       ...(edge === undefined ? {} : { clearanceKeyPem: edge.clearanceKeyPem }),

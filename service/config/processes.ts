@@ -32,18 +32,11 @@ const settings = Type.Object(
   section,
 );
 
-/** What would have no effect, or would not hold, in so many processes. */
-export function processesFault({
-  edge,
-  processes,
-}: Pick<Config, "edge" | "processes">): string | undefined {
+/** What would have no effect in so many processes. */
+export function processesFault({ processes }: Pick<Config, "processes">): string | undefined {
   const { socketDir, workers } = processes;
   if (workers === 0 && socketDir !== undefined) {
     return "processes.socketDir is for processes.workers of 1 and more";
-  }
-  // Each worker would let a signature in once.
-  if (workers > 1 && edge !== undefined && edge.agents.length > 0) {
-    return "edge.agents is for processes.workers of 0 or 1";
   }
   return undefined;
 }

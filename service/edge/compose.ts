@@ -27,11 +27,13 @@ import { composePage } from "../web/compose.ts";
 import { registerEdgeRoutes } from "./routes.ts";
 import { checkExtAuthz, listenExtAuthz } from "./ext-authz/compose.ts";
 import { type Agents, openAgents } from "./signatures/agents.ts";
+import type { UsedSignatures } from "./signatures/used-signatures.ts";
 import { compileRules, type EdgeRules } from "./rules.ts";
 import { composeUpstreams, timesOf } from "./upstreams.ts";
 
 export interface EdgeDeps {
   readonly spentStore: Pick<SpentStore, "spend">;
+  readonly usedSignatures: UsedSignatures;
   /** Of the issuer in this process, or of the one that is followed. */
   readonly ring: KeyRing;
   readonly tokenTypes: readonly number[];
@@ -91,7 +93,7 @@ export async function composeEdge(
     await listenExtAuthz(composition, edge.extAuthz.listen, asked);
   }
   const adaptive = composeAdaptive(composition, edge);
-  const agents = composeAgents(composition, edge);
+  const agents = composeAgents(composition, edge, deps.usedSignatures);
   const shared = {
     hosts: edge.hosts,
     cors: createCors(edge.cors.origins),
@@ -125,11 +127,22 @@ function composeAdaptive(composition: EdgeComposition, edge: EdgeConfig): Adapti
   return adaptive;
 }
 
-function composeAgents(composition: EdgeComposition, edge: EdgeConfig): Agents | undefined {
+function composeAgents(
+  composition: EdgeComposition,
+  edge: EdgeConfig,
+  usedSignatures: UsedSignatures,
+): Agents | undefined {
   if (edge.agents.length === 0) return undefined;
   const { clock, config, log, metrics, onClose, onReload } = composition;
   const pollMs = config.tls.reloadSeconds * 1_000;
-  const agents = openAgents({ agents: edge.agents, pollMs, clock, log, metrics });
+  const agents = openAgents({
+    agents: edge.agents,
+    usedSignatures,
+    pollMs,
+    clock,
+    log,
+    metrics,
+  });
   onClose(() => agents.close());
   onReload(() => agents.reload());
   return agents;

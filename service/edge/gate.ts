@@ -9,7 +9,7 @@ import type { EdgeMode } from "../config/index.ts";
 import type { AdmittedBy, Metrics } from "../metrics.ts";
 import type { Adaptive } from "./adaptive/adaptive.ts";
 import type { Admission, AdmissionDecision, AdmissionRequest } from "./admission.ts";
-import type { EdgeRules, JudgedRequest } from "./rules.ts";
+import type { EdgeRules, JudgedRequest, Verdict } from "./rules.ts";
 
 export interface GateOptions {
   readonly rules: EdgeRules;
@@ -22,7 +22,7 @@ export interface GateOptions {
 
 /**
  * @param request asked for only where a token or a clearance decides
- * @throws `SERVICE_REQUEST_BLOCKED`, `SERVICE_PATH_AMBIGUOUS`, and as `Admission.decide`
+ * @throws `SERVICE_REQUEST_BLOCKED`, `SERVICE_PATH_AMBIGUOUS`, `SERVICE_OVERLOADED`, and as `Admission.decide`
  */
 export type Gate = (
   judged: JudgedRequest,
@@ -67,8 +67,15 @@ export function createGate({ adaptive, admission, metrics, mode, rules }: GateOp
     return strictly(request);
   }
 
+  /** A signature that a rule has looked at has its one use here; without it, the rules are asked of the request again. */
+  async function judge(judged: JudgedRequest): Promise<Verdict> {
+    const verdict = rules.judge(judged);
+    const isSettled = judged.signature === undefined || (await judged.signature.useUp());
+    return isSettled ? verdict : rules.judge(judged);
+  }
+
   return async (judged, request) => {
-    const { action, certificates, isByAgent, rule } = rules.judge(judged);
+    const { action, certificates, isByAgent, rule } = await judge(judged);
     const isByCertificate = judged.client !== undefined && certificates?.has(judged.client);
     if (action === "token-or-certificate" && isByCertificate === true) {
       metrics.admissions.inc({ by: "certificate" });
@@ -97,12 +104,17 @@ async function decideOrNot(
   }
 }
 
-/** Who sent a signature and no token is told what is wrong with the signature. */
+/**
+ * Who sent a signature and no token is told what is wrong with the signature.
+ * @throws `SERVICE_OVERLOADED` where that is not the client's to mend
+ */
 function withReason(decision: AdmissionDecision, { signature }: JudgedRequest): AdmissionDecision {
   const error = signature?.error();
   const isUnsaid =
     decision.kind === "challenged" && isStileError(decision.error, "SERVICE_TOKEN_REQUIRED");
-  return isUnsaid && error !== undefined ? { ...decision, error } : decision;
+  if (!isUnsaid || error === undefined) return decision;
+  if (isStileError(error, "SERVICE_OVERLOADED")) throw error;
+  return { ...decision, error };
 }
 
 /** In a mode that challenges nobody, or nobody now. */

@@ -5,11 +5,12 @@
  * Why asking again admits no token twice: the store decides, by one atomic insert, and what it answered first is
  * on its disk. The second call is the same call: with a binding it is told "repeat", which is the first answer to
  * the same caller; without one "spent", and the token is lost to its owner, as with the crash of one process.
- * Nothing here ever turns an answer into another one.
+ * Nothing here ever turns an answer into another one. So it is with the one use of an agent's signature.
  */
 import { connect, type Socket } from "node:net";
 import type { PrivateTokenVerifier, SpendOutcome, SpentStore } from "../../tokens/index.ts";
 import { StileError } from "../../wire/index.ts";
+import type { UsedSignatures } from "../edge/signatures/used-signatures.ts";
 import { errorFields, type Log } from "../log.ts";
 import { factsFromJson, type KeeperFacts } from "./facts.ts";
 import {
@@ -17,14 +18,16 @@ import {
   encodeFrame,
   encodeJsonFrame,
   encodeSpendCalls,
+  encodeUseCall,
   encodeVerifyCall,
   FRAME,
   type Frame,
   type LinkError,
   parseJsonFrame,
   parseSpendAnswers,
-  parseVerifyAnswer,
+  parseYesNo,
   type SpendCall,
+  type UseCall,
   type VerifyCall,
 } from "./link-frames.ts";
 
@@ -42,7 +45,8 @@ export interface KeeperLinkOptions {
   readonly log: Log;
 }
 
-export interface KeeperLink extends Pick<SpentStore, "spend">, PrivateTokenVerifier {
+export interface KeeperLink
+  extends Pick<SpentStore, "spend">, PrivateTokenVerifier, UsedSignatures {
   /** Something else than a call is under way at the keeper, which waits for it. @returns ends it */
   readonly enter: () => () => void;
   /** Resolves once there is a keeper. @throws `SERVICE_OVERLOADED` after the time to wait */
@@ -54,7 +58,8 @@ export interface KeeperLink extends Pick<SpentStore, "spend">, PrivateTokenVerif
 type Answer = SpendOutcome | boolean;
 type Call =
   | { readonly kind: "spend"; readonly call: SpendCall }
-  | { readonly kind: "verify"; readonly call: VerifyCall };
+  | { readonly kind: "verify"; readonly call: VerifyCall }
+  | { readonly kind: "use"; readonly call: UseCall };
 
 interface Pending {
   readonly call: Call;
@@ -86,6 +91,7 @@ export function createKeeperLink(options: KeeperLinkOptions): KeeperLink {
       const answer = await link.ask((id) => ({ kind: "verify", call: { ...call, id } }));
       return answer === true;
     },
+    useOnce: async (use) => (await link.ask((id) => ({ kind: "use", call: { id, use } }))) === true,
     enter: () => link.enter(),
     whenUp: () => link.whenUp(),
     close: () => link.close(),
@@ -202,8 +208,9 @@ class Link {
       case FRAME.spent:
         for (const { id, result } of parseSpendAnswers(frame.body)) this.#settle(id, result);
         return;
-      case FRAME.verified: {
-        const { id, result } = parseVerifyAnswer(frame.body);
+      case FRAME.verified:
+      case FRAME.used: {
+        const { id, result } = parseYesNo(frame.body);
         this.#settle(id, result);
         return;
       }
@@ -246,6 +253,10 @@ class Link {
     pending.isSent = true;
     if (call.kind === "verify") {
       this.#socket?.write(encodeFrame(FRAME.verify, encodeVerifyCall(call.call)));
+      return;
+    }
+    if (call.kind === "use") {
+      this.#socket?.write(encodeFrame(FRAME.use, encodeUseCall(call.call)));
       return;
     }
     this.#unsent.push(call);

@@ -6,6 +6,7 @@ import { createServer, type Socket } from "node:net";
 import { timingSafeEqual } from "node:crypto";
 import type { PrivateTokenVerifier, SpentStore } from "../../tokens/index.ts";
 import { isStileError } from "../../wire/index.ts";
+import type { UsedSignatures } from "../edge/signatures/used-signatures.ts";
 import { errorFields, type Log } from "../log.ts";
 import { factsToJson, type KeeperFacts } from "./facts.ts";
 import {
@@ -13,7 +14,7 @@ import {
   encodeFrame,
   encodeJsonFrame,
   encodeSpendAnswers,
-  encodeVerifyAnswer,
+  encodeYesNo,
   FRAME,
   type Frame,
   type Hello,
@@ -21,9 +22,11 @@ import {
   type LinkError,
   parseJsonFrame,
   parseSpendCalls,
+  parseUseCall,
   parseVerifyCall,
   type SpendAnswer,
   type SpendCall,
+  type UseCall,
   type VerifyCall,
 } from "./link-frames.ts";
 import type { SharedMetrics } from "./shared-metrics.ts";
@@ -38,6 +41,7 @@ export interface KeeperLinksOptions {
   readonly spentStore?: Pick<SpentStore, "spend"> | undefined;
   /** Where this process is the issuer as well. */
   readonly privateVerifier?: PrivateTokenVerifier | undefined;
+  readonly usedSignatures: UsedSignatures;
   readonly metrics: SharedMetrics;
   readonly log: Log;
 }
@@ -137,6 +141,9 @@ function answer(options: KeeperLinksOptions, socket: Socket, frame: Frame, worke
     case FRAME.verify:
       void answerVerify(options, socket, parseVerifyCall(frame.body));
       return;
+    case FRAME.use:
+      void answerUse(options, socket, parseUseCall(frame.body));
+      return;
     case FRAME.metrics:
       options.metrics.take(worker, parseJsonFrame(frame));
       return;
@@ -179,8 +186,22 @@ async function answerVerify(
     result = linkErrorOf(options, error, "TOKEN_ISSUER_BUSY");
   }
   if (socket.writable) {
-    socket.write(encodeFrame(FRAME.verified, encodeVerifyAnswer({ id, result })));
+    socket.write(encodeFrame(FRAME.verified, encodeYesNo({ id, result })));
   }
+}
+
+async function answerUse(
+  options: KeeperLinksOptions,
+  socket: Socket,
+  { id, use }: UseCall,
+): Promise<void> {
+  let result: boolean | LinkError;
+  try {
+    result = await options.usedSignatures.useOnce(use);
+  } catch (error) {
+    result = linkErrorOf(options, error, "TOKEN_STORE_UNAVAILABLE");
+  }
+  if (socket.writable) socket.write(encodeFrame(FRAME.used, encodeYesNo({ id, result })));
 }
 
 function linkErrorOf({ log }: KeeperLinksOptions, error: unknown, other: LinkError): LinkError {

@@ -80,6 +80,7 @@ async function start(
     facts: () => ({ records: parts.ring?.records() ?? [], secrets }),
     spentStore: state.spentStore,
     privateVerifier: parts.privateVerifier,
+    usedSignatures: parts.usedSignatures,
     metrics: shared,
     log: deps.log,
   });

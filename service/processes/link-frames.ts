@@ -4,7 +4,8 @@
  * JSON. Both ends are of one start of the service, so there is no version: another start has another key.
  */
 import type { SpendOutcome, SpendRequest } from "../../tokens/index.ts";
-import { Reader, StileError, Writer } from "../../wire/index.ts";
+import { decodeUtf8, encodeUtf8, Reader, StileError, Writer } from "../../wire/index.ts";
+import type { SignatureUse } from "../edge/signatures/used-signatures.ts";
 
 export const FRAME = {
   /** Worker: JSON {@link Hello}. */
@@ -17,7 +18,7 @@ export const FRAME = {
   spent: 4,
   /** Worker: one {@link VerifyCall}. */
   verify: 5,
-  /** Keeper: one {@link VerifyAnswer}. */
+  /** Keeper: one {@link YesNoAnswer}. */
   verified: 6,
   /** Keeper: nothing; asks for `metrics`. */
   askMetrics: 7,
@@ -25,6 +26,10 @@ export const FRAME = {
   metrics: 8,
   /** Keeper: nothing. It ends: finish what is under way, send nothing new. */
   goAway: 9,
+  /** Worker: one {@link UseCall}. */
+  use: 10,
+  /** Keeper: one {@link YesNoAnswer}. */
+  used: 11,
 } as const;
 
 export interface Frame {
@@ -58,7 +63,12 @@ export interface VerifyCall {
   readonly authenticator: Uint8Array;
 }
 
-export interface VerifyAnswer {
+export interface UseCall {
+  readonly id: number;
+  readonly use: SignatureUse;
+}
+
+export interface YesNoAnswer {
   readonly id: number;
   readonly result: boolean | LinkError;
 }
@@ -69,6 +79,8 @@ const MAX_FRAME_BYTES = 16 * 1_024 * 1_024;
 const ID_BYTES = 32;
 /** A token's authenticator input has 98 bytes, its authenticator up to 256. */
 const MAX_PART_BYTES = 1_024;
+/** Of an agent, as the configuration has it. */
+const MAX_NAME_BYTES = 32;
 const LINK_ERRORS = ["TOKEN_STORE_UNAVAILABLE", "TOKEN_KEY_UNKNOWN", "TOKEN_ISSUER_BUSY"] as const;
 const FRESH = 0;
 const REPEAT = 1;
@@ -186,14 +198,28 @@ export function parseVerifyCall(body: Uint8Array): VerifyCall {
   return call;
 }
 
-export function encodeVerifyAnswer({ id, result }: VerifyAnswer): Uint8Array {
+export function encodeUseCall({ id, use }: UseCall): Uint8Array {
+  return new Writer().u32(id).vec8(encodeUtf8(use.agent)).bytes(use.key).finish();
+}
+
+/** @throws `WIRE_*` */
+export function parseUseCall(body: Uint8Array): UseCall {
+  const reader = new Reader(body, "use call");
+  const id = reader.u32("id");
+  const agent = decodeUtf8(reader.vec8("agent", 1, MAX_NAME_BYTES), "agent");
+  const key = Uint8Array.from(reader.bytes("key", ID_BYTES));
+  reader.end();
+  return { id, use: { agent, key } };
+}
+
+export function encodeYesNo({ id, result }: YesNoAnswer): Uint8Array {
   const tag = typeof result === "string" ? ERROR + LINK_ERRORS.indexOf(result) : Number(result);
   return new Writer().u32(id).u8(tag).finish();
 }
 
 /** @throws `WIRE_*` */
-export function parseVerifyAnswer(body: Uint8Array): VerifyAnswer {
-  const reader = new Reader(body, "verify answer");
+export function parseYesNo(body: Uint8Array): YesNoAnswer {
+  const reader = new Reader(body, "answer");
   const id = reader.u32("id");
   const tag = reader.u8("result");
   const result = tag === TRUE || (tag === FALSE ? false : errorOf(reader, tag));

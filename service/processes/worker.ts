@@ -122,6 +122,7 @@ async function compose(
   const { handler } = await composeEdge(composition, config.edge, {
     ...edgeFactsOf(config),
     spentStore: link,
+    usedSignatures: link,
     ring,
     // Their keys are the issuer's, and that is the keeper.
     ...(config.role === "joint" ? { privateVerifier: link } : {}),

@@ -8,6 +8,10 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { Registry } from "prom-client";
+import {
+  createUsedSignatures,
+  type UsedSignatures,
+} from "../../service/edge/signatures/used-signatures.ts";
 import type { KeeperFacts } from "../../service/processes/facts.ts";
 import { factsFromJson, factsToJson, haveSameSecrets } from "../../service/processes/facts.ts";
 import { createKeeperLink, type KeeperLink } from "../../service/processes/keeper-link.ts";
@@ -18,13 +22,15 @@ import {
   encodeJsonFrame,
   encodeSpendAnswers,
   encodeSpendCalls,
-  encodeVerifyAnswer,
+  encodeUseCall,
   encodeVerifyCall,
+  encodeYesNo,
   FRAME,
   parseSpendAnswers,
   parseSpendCalls,
-  parseVerifyAnswer,
+  parseUseCall,
   parseVerifyCall,
+  parseYesNo,
   type SpendAnswer,
   type SpendCall,
 } from "../../service/processes/link-frames.ts";
@@ -76,8 +82,10 @@ describe("frames", () => {
     const verify = { id: 9, tokenKeyId: id32(1), input: id32(2), authenticator: id32(3) };
     expect(parseVerifyCall(encodeVerifyCall(verify))).toEqual(verify);
     for (const result of [true, false, "TOKEN_ISSUER_BUSY"] as const) {
-      expect(parseVerifyAnswer(encodeVerifyAnswer({ id: 9, result }))).toEqual({ id: 9, result });
+      expect(parseYesNo(encodeYesNo({ id: 9, result }))).toEqual({ id: 9, result });
     }
+    const use = { id: 9, use: { agent: "crawler", key: id32(4) } };
+    expect(parseUseCall(encodeUseCall(use))).toEqual(use);
   });
 
   it("come whole, however they are cut", () => {
@@ -100,9 +108,10 @@ describe("frames", () => {
     expect(codeOf(() => parseSpendAnswers(Uint8Array.of(0, 0, 0, 1, 3)))).toBe(
       "WIRE_VALUE_NOT_ALLOWED",
     );
-    expect(codeOf(() => parseVerifyAnswer(Uint8Array.of(0, 0, 0, 1, 1, 0)))).toBe(
-      "WIRE_TRAILING_BYTES",
-    );
+    expect(codeOf(() => parseYesNo(Uint8Array.of(0, 0, 0, 1, 1, 0)))).toBe("WIRE_TRAILING_BYTES");
+    const use = encodeUseCall({ id: 1, use: { agent: "a", key: id32(1) } });
+    expect(codeOf(() => parseUseCall(Uint8Array.of(...use, 0)))).toBe("WIRE_TRAILING_BYTES");
+    expect(codeOf(() => parseUseCall(use.subarray(0, -1)))).toBe("WIRE_TOO_SHORT");
   });
 
   it("carry what workers have to know, and tell other secrets from the same", () => {
@@ -134,10 +143,17 @@ afterEach(async () => {
   rmSync(dir, { recursive: true, force: true });
 });
 
+function memory(): UsedSignatures {
+  const crawler = { name: "crawler", jwksFile: "", components: [], maxAgeSeconds: 300 };
+  const agents = [{ ...crawler, nonce: "optional" } as const];
+  return createUsedSignatures({ agents, waitMs: 0, clock: Date.now });
+}
+
 async function keeper(
   options: {
     readonly spentStore?: SpentStore;
     readonly privateVerifier?: PrivateTokenVerifier;
+    readonly usedSignatures?: UsedSignatures;
     facts?: KeeperFacts;
   } = {},
 ): Promise<KeeperLinks> {
@@ -148,6 +164,7 @@ async function keeper(
     facts: () => facts,
     spentStore: options.spentStore ?? store,
     privateVerifier: options.privateVerifier,
+    usedSignatures: options.usedSignatures ?? memory(),
     metrics: createSharedMetrics(),
     log,
   });
@@ -273,6 +290,7 @@ describe("a link", () => {
     const confused: readonly Buffer[] = [
       encodeFrame(FRAME.verify, Uint8Array.of(1)),
       encodeFrame(FRAME.spends, Uint8Array.of(1)),
+      encodeFrame(FRAME.use, Uint8Array.of(1)),
       ...[
         {},
         [null],
@@ -308,6 +326,25 @@ describe("a link", () => {
     expect(await codeOfAsync(() => link.verifyPrivate(id32(1), id32(2), id32(3)))).toBe(
       "TOKEN_KEY_UNKNOWN",
     );
+  });
+
+  it("lets one of several workers use a signature, and none where that cannot be told", async () => {
+    const first = await keeper();
+    const links = [worker(), worker()];
+    const useAll = (agent: string): Promise<boolean[]> =>
+      Promise.all(
+        Array.from({ length: 32 }, (_, i) =>
+          links[i % 2]!.useOnce({ agent, key: id32((i >> 1) % 4) }),
+        ),
+      );
+    expect((await useAll("crawler")).filter((isFirst) => isFirst)).toHaveLength(4);
+    // Of an agent that only the workers know nothing is remembered: nothing is let in.
+    expect((await useAll("other")).filter((isFirst) => isFirst)).toHaveLength(0);
+    await first.goAway(0);
+    const failing = { useOnce: () => Promise.reject(new TypeError("a secret")) };
+    await keeper({ usedSignatures: failing });
+    const use = { agent: "crawler", key: id32(9) };
+    expect(await codeOfAsync(() => links[0]!.useOnce(use))).toBe("TOKEN_STORE_UNAVAILABLE");
   });
 
   it("has private tokens verified by the keeper", async () => {

@@ -9,31 +9,15 @@ import { describe, expect, it, onTestFinished } from "vitest";
 import { checkConfig, type Config } from "../../service/config/index.ts";
 import { developmentCertificates } from "../../service/dev/certificates.ts";
 import { prepareDevelopment } from "../../service/dev/development.ts";
-import { startKeeper } from "../../service/processes/keeper.ts";
-import { bindPublicSocket } from "../../service/processes/listening-socket.ts";
-import { keeperConfig, workerConfig } from "../../service/processes/process-settings.ts";
-import { loadWorker } from "../../service/processes/worker.ts";
 import { freePort } from "../support/child-sidecar.ts";
+import { openKeeper, openWorker } from "../support/keeper-and-workers.ts";
 import { type ClientCertificate, makeCertificate } from "../support/split.ts";
-
-const KEY = "ab".repeat(32);
-const log = { write: () => undefined, flush: () => undefined };
 
 /** Ends with the test. @param between what is done once the keeper serves */
 async function startPair(config: Config, between = (): void => undefined): Promise<void> {
-  const deps = { clock: Date.now, log, linkKey: KEY };
-  const keeper = await startKeeper(keeperConfig(config), deps);
-  onTestFinished(() => keeper.leave(1_000));
+  await openKeeper(config);
   between();
-  const worker = await loadWorker(workerConfig(config), {
-    ...deps,
-    monotonicMs: () => performance.now(),
-    id: 1,
-    ticketKeys: undefined,
-    onOutdated: () => undefined,
-  });
-  onTestFinished(() => worker.leave(1_000, 0));
-  await worker.open(await bindPublicSocket(config.listen));
+  await openWorker(config, 1, config.listen.port);
 }
 
 interface Ask {

@@ -87,17 +87,11 @@ describe("configuration", () => {
     expect(codeOf(() => loadConfig(join(dir, "missing.yaml"), {}))).toBe("SERVICE_CONFIG_INVALID");
   });
 
-  it("rejects settings of several processes that would not hold, or have no effect", () => {
+  it("rejects settings of several processes that would have no effect", () => {
     const several = (more: string): string => `${GOOD}\nprocesses: { ${more} }`;
     expect(load(several("workers: 2")).processes).toMatchObject({ workers: 2, hangSeconds: 15 });
     expect(refusal(several("socketDir: /run/stile"))).toContain("processes.socketDir is for");
     expect(refusal(several("workers: -1"))).toContain("processes.workers");
-    const agents = "edge: { agents: [{ name: one, jwksFile: /keys.json }],";
-    const signed = (workers: number): string =>
-      several(`workers: ${workers}`).replace("edge: {", agents);
-    expect(load(signed(1)).edge?.agents).toHaveLength(1);
-    // Each of several workers would let a signature in once.
-    expect(refusal(signed(2))).toContain("edge.agents is for processes.workers of 0 or 1");
   });
 
   it("takes settings of the environment over the file, and refuses unknown ones", () => {

@@ -8,18 +8,19 @@ import type { EdgeAgentConfig } from "../../config/index.ts";
 import type { Log } from "../../log.ts";
 import type { Metrics } from "../../metrics.ts";
 import { type AgentKey, readAgentKeys } from "./keys.ts";
-import { createReplays } from "./replays.ts";
 import type { SignedRequest } from "./signature-base.ts";
+import type { SignatureUse, UsedSignatures } from "./used-signatures.ts";
 import {
   type Agent,
   type KnownKey,
   type KnownKeys,
-  MAX_SKEW_SECONDS,
+  type VerifiedSignature,
   verifyAgent,
 } from "./verify.ts";
 
 export interface AgentsOptions {
   readonly agents: readonly EdgeAgentConfig[];
+  readonly usedSignatures: UsedSignatures;
   readonly pollMs: number;
   readonly clock: () => number;
   readonly log: Log;
@@ -28,8 +29,13 @@ export interface AgentsOptions {
 
 /** What a request's signature says of its sender. */
 export interface RequestSignature {
-  /** Name of the agent that signed it; undefined where no known one did. */
+  /** Name of the agent that signed it; undefined where no known one did, or it was no use of its own. */
   readonly agent: () => string | undefined;
+  /**
+   * Of a signature that `agent` was asked for: its one use. Before it, nothing may be done for the agent.
+   * @returns false where there is none for this request, which counts as unsigned from then on
+   */
+  readonly useUp: () => Promise<boolean>;
   /** Why not, once it was asked and where there was a signature. */
   readonly error: () => StileError | undefined;
 }
@@ -45,45 +51,80 @@ const MAX_JWKS_BYTES = 262_144;
 
 /** @throws `SERVICE_CONFIG_INVALID` where a key file cannot be used at start */
 export function openAgents(options: AgentsOptions): Agents {
-  const { clock, metrics } = options;
+  const { clock } = options;
   const agents = options.agents.map((agent) => ({ agent: agentOf(agent), config: agent }));
   const watched = watchKeys(options, agents);
   return {
-    signatureOf: (request) => {
-      let isAsked = false;
-      let agent: string | undefined;
-      let error: StileError | undefined;
-      return {
-        error: () => error,
-        agent: () => {
-          if (isAsked || !isSigned(request)) return agent;
-          isAsked = true;
-          try {
-            agent = verifyAgent(request, watched.current(), clock()).name;
-            metrics.agentSignatures.inc({ outcome: "OK" });
-          } catch (cause) {
-            if (!isStileError(cause)) throw cause;
-            error = cause;
-            metrics.agentSignatures.inc({ outcome: cause.code });
-          }
-          return agent;
-        },
-      };
-    },
+    signatureOf: (request) =>
+      lazily(options, request, () => verifyAgent(request, watched.current(), clock())),
     reload: () => watched.reload(),
     close: () => watched.close(),
   };
+}
+
+function lazily(
+  { metrics, usedSignatures }: AgentsOptions,
+  request: SignedRequest,
+  verify: () => VerifiedSignature,
+): RequestSignature {
+  let isAsked = false;
+  let unused: VerifiedSignature | undefined;
+  let agent: string | undefined;
+  let error: StileError | undefined;
+  const refuse = (cause: unknown): void => {
+    if (!isStileError(cause)) throw cause;
+    agent = undefined;
+    error = cause;
+    metrics.agentSignatures.inc({ outcome: cause.code });
+  };
+  return {
+    error: () => error,
+    agent: () => {
+      if (isAsked || !isSigned(request)) return agent;
+      isAsked = true;
+      try {
+        unused = verify();
+        agent = unused.agent.name;
+      } catch (cause) {
+        refuse(cause);
+      }
+      return agent;
+    },
+    useUp: async () => {
+      if (unused === undefined) return true;
+      const use = { agent: unused.agent.name, key: unused.key };
+      unused = undefined;
+      try {
+        await useOnce(usedSignatures, use);
+        metrics.agentSignatures.inc({ outcome: "OK" });
+      } catch (cause) {
+        refuse(cause);
+      }
+      return agent !== undefined;
+    },
+  };
+}
+
+/** @throws `SERVICE_SIGNATURE_REPLAYED`; `SERVICE_OVERLOADED` where nobody can tell whether it is one */
+async function useOnce(usedSignatures: UsedSignatures, use: SignatureUse): Promise<void> {
+  let isFirst: boolean;
+  try {
+    isFirst = await usedSignatures.useOnce(use);
+  } catch (cause) {
+    if (!isStileError(cause)) throw cause;
+    const message = "message signature: whether it was used before cannot be told";
+    throw new StileError("SERVICE_OVERLOADED", message, { cause });
+  }
+  if (isFirst) return;
+  throw new StileError("SERVICE_SIGNATURE_REPLAYED", "message signature: it was used before");
 }
 
 function isSigned({ lines }: SignedRequest): boolean {
   return lines("signature-input").length > 0 || lines("signature").length > 0;
 }
 
-function agentOf({ maxAgeSeconds, nonce, ...agent }: EdgeAgentConfig): Agent {
-  // From the first use, created up to the skew ahead of us, to the end.
-  const lifeMs = (maxAgeSeconds + MAX_SKEW_SECONDS) * 1_000;
-  const replays = createReplays(lifeMs);
-  return { ...agent, maxAgeSeconds, requiresNonce: nonce === "required", replays };
+function agentOf({ nonce, ...agent }: EdgeAgentConfig): Agent {
+  return { ...agent, requiresNonce: nonce === "required" };
 }
 
 interface ConfiguredAgent {

@@ -1,6 +1,6 @@
 /**
  * Which signatures were used already, for as long as they could be used again: two generations, of which the
- * older one is dropped. Bounded; where it is full nothing is accepted. One process remembers for itself alone.
+ * older one is dropped. Bounded; where it is full nothing is accepted.
  */
 export interface Replays {
   /** True for the first use. @param key of fixed length */

@@ -2,12 +2,11 @@
  * Which known agent signed a request (RFC 9421 §3.2; Web Bot Auth, draft-meunier-web-bot-auth-architecture).
  * In this order: both headers are well-formed; one signature names a known key, and the tag that its agent signs
  * with; it is by the key's algorithm; it covers what the agent's rule asks, the authority always; it is of now; it
- * verifies over what this request is; it was not used before.
+ * verifies over what this request is. Whether it was used before is its caller's to find out.
  */
 import { createHash } from "node:crypto";
 import { StileError } from "../../../wire/index.ts";
 import type { AgentKey } from "./keys.ts";
-import type { Replays } from "./replays.ts";
 import { incomplete, signatureBase, type SignedRequest } from "./signature-base.ts";
 import {
   type BareItem,
@@ -29,7 +28,13 @@ export interface Agent {
   readonly signatureAgent?: string | undefined;
   readonly requiresNonce: boolean;
   readonly maxAgeSeconds: number;
-  readonly replays: Replays;
+}
+
+/** Good for one use, which is not checked here. */
+export interface VerifiedSignature {
+  readonly agent: Agent;
+  /** SHA-256 of what no other signature of its has, so that it can be told again. */
+  readonly key: Uint8Array;
 }
 
 export interface KnownKey {
@@ -53,9 +58,13 @@ interface Candidate extends KnownKey {
 /**
  * @param nowMs Unix milliseconds
  * @throws `SERVICE_SIGNATURE_MALFORMED`, `SERVICE_SIGNATURE_KEY_UNKNOWN`, `SERVICE_SIGNATURE_INCOMPLETE`,
- * `SERVICE_SIGNATURE_NOT_FRESH`, `SERVICE_SIGNATURE_INVALID`, `SERVICE_SIGNATURE_REPLAYED`
+ * `SERVICE_SIGNATURE_NOT_FRESH`, `SERVICE_SIGNATURE_INVALID`
  */
-export function verifyAgent(request: SignedRequest, known: KnownKeys, nowMs: number): Agent {
+export function verifyAgent(
+  request: SignedRequest,
+  known: KnownKeys,
+  nowMs: number,
+): VerifiedSignature {
   const inputs = parseDictionary(request.lines("signature-input").join(", "));
   const signatures = parseDictionary(request.lines("signature").join(", "));
   const candidate = candidateOf(inputs, known);
@@ -71,10 +80,7 @@ export function verifyAgent(request: SignedRequest, known: KnownKeys, nowMs: num
   if (!key.verify(Buffer.from(base, "latin1"), signature)) {
     throw new StileError("SERVICE_SIGNATURE_INVALID", "message signature: it does not verify");
   }
-  if (!agent.replays.useOnce(replayKey(candidate, base), nowMs)) {
-    throw new StileError("SERVICE_SIGNATURE_REPLAYED", "message signature: it was used before");
-  }
-  return agent;
+  return { agent, key: replayKey(candidate, base) };
 }
 
 /** One only, so that a request costs one verification at most. */
@@ -140,13 +146,13 @@ function checkTime({ agent, covered }: Candidate, now: number): void {
  * The nonce where there is one; else what was signed, not the signature: of an ECDSA signature anybody can make
  * a second one.
  */
-function replayKey({ agent, covered }: Candidate, base: string): string {
+function replayKey({ agent, covered }: Candidate, base: string): Uint8Array {
   const nonce = text(covered, "nonce");
   if (nonce === undefined && agent.requiresNonce) throw incomplete("it has no nonce");
   if (nonce !== undefined && nonce.length > MAX_NONCE_CHARS)
     throw incomplete("its nonce is too long");
   const used = nonce === undefined ? `base\n${base}` : `nonce\n${text(covered, "keyid")}\n${nonce}`;
-  return createHash("sha256").update(used).digest("base64");
+  return Uint8Array.from(createHash("sha256").update(used).digest());
 }
 
 /** A parameter that is a string. @throws `SERVICE_SIGNATURE_MALFORMED` where it is something else */

@@ -1,27 +1,16 @@
 /** An edge that lets in agents by their signatures: what passes, what the upstream hears of it, and key files. */
-import { generateKeyPairSync, type KeyObject, sign } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { EdgeAgentConfig } from "../../../service/config/index.ts";
 import { problemIn, startTestSidecar, type TestSidecar } from "../../support/sidecar.ts";
+import { newAgentKeys, signedHeaders, type SignedFields } from "../../support/signing-agent.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "stile-agents-"));
 afterAll(() => rmSync(dir, { recursive: true }));
 
-interface AgentKeys {
-  readonly privateKey: KeyObject;
-  readonly jwks: string;
-}
-
-function newKeys(kid: string): AgentKeys {
-  const { privateKey, publicKey } = generateKeyPairSync("ed25519");
-  const jwk = { ...publicKey.export({ format: "jwk" }), kid };
-  return { privateKey, jwks: JSON.stringify({ keys: [jwk] }) };
-}
-
-const crawler = newKeys("crawler");
+const crawler = newAgentKeys("crawler");
 const jwksFile = join(dir, "crawler.json");
 writeFileSync(jwksFile, crawler.jwks);
 
@@ -34,22 +23,20 @@ const agent = (fields: Partial<EdgeAgentConfig> = {}): EdgeAgentConfig => ({
   ...fields,
 });
 
-/** Signed by hand, as the RFC says it and without our code. */
 function signed(
-  target: TestSidecar,
+  { clock, host }: TestSidecar,
   path: string,
-  { key = crawler.privateKey, kid = "crawler", method = "GET", nonce = String(Math.random()) } = {},
+  fields: Partial<SignedFields> = {},
 ): Record<string, string> {
-  const created = Math.floor((Date.now() + target.clock.offsetMs) / 1_000);
-  const params = `("@authority" "@method" "@target-uri");created=${created};keyid="${kid}";nonce="${nonce}"`;
-  const base = [
-    `"@authority": ${target.host}`,
-    `"@method": ${method}`,
-    `"@target-uri": https://${target.host}${path}`,
-    `"@signature-params": ${params}`,
-  ].join("\n");
-  const bytes = sign(null, Buffer.from(base), key).toString("base64");
-  return { "signature-input": `sig1=${params}`, signature: `sig1=:${bytes}:` };
+  const createdMs = Date.now() + clock.offsetMs;
+  return signedHeaders({
+    host,
+    path,
+    key: crawler.privateKey,
+    kid: "crawler",
+    createdMs,
+    ...fields,
+  });
 }
 
 const headersIn = (body: Uint8Array): Record<string, string> =>
@@ -93,7 +80,7 @@ describe("an edge with a rule for agents", () => {
 
   it.each([
     ["another path", "/b", {}, "invalid"],
-    ["another key", "/a", { key: newKeys("x").privateKey }, "invalid"],
+    ["another key", "/a", { key: newAgentKeys("x").privateKey }, "invalid"],
     ["an unknown key", "/a", { kid: "x" }, "key-unknown"],
     ["another method", "/a", { method: "POST" }, "invalid"],
   ])("challenges a signature over %s", async (_, path, fields, what) => {
@@ -125,7 +112,7 @@ describe("an edge with a rule for agents", () => {
   });
 
   it("changes keys with their file at SIGHUP, keeps them where it is broken, and logs both", async () => {
-    const next = newKeys("crawler-2");
+    const next = newAgentKeys("crawler-2");
     writeFileSync(jwksFile, "{");
     target.sidecar.reloadCertificates();
     expect((await target.get("/a", signed(target, "/a"))).status).toBe(200);

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { readAgentKey, readAgentKeys } from "../../../service/edge/signatures/keys.ts";
 import { createReplays } from "../../../service/edge/signatures/replays.ts";
+import { createUsedSignatures } from "../../../service/edge/signatures/used-signatures.ts";
 import {
   signatureBase,
   type SignedRequest,
@@ -33,6 +34,7 @@ import {
 
 /** Of {@link codeOf}. */
 const ACCEPTED = "nothing was thrown";
+const USED = "used before";
 
 type Headers = readonly (readonly [name: string, value: string])[];
 
@@ -50,7 +52,6 @@ function agent(fields: Partial<Agent> = {}): Agent {
     components: [],
     requiresNonce: false,
     maxAgeSeconds: 300,
-    replays: createReplays(310_000),
     ...fields,
   };
 }
@@ -58,6 +59,29 @@ function agent(fields: Partial<Agent> = {}): Agent {
 function known(by: Agent, ...jwks: unknown[]): KnownKeys {
   const keys = jwks.map((jwk) => readAgentKey(jwk));
   return new Map(keys.flatMap((key) => key.ids.map((id) => [id, { agent: by, key }] as const)));
+}
+
+/** As an edge does it: what verifies is used up. */
+function remembering(): (
+  request: SignedRequest,
+  keys: KnownKeys,
+  nowMs: number,
+) => Promise<string> {
+  let clock = 0;
+  const { components, maxAgeSeconds, name } = agent();
+  const configured = { name, components, maxAgeSeconds, jwksFile: "", nonce: "optional" } as const;
+  const used = createUsedSignatures({ agents: [configured], waitMs: 0, clock: () => clock });
+  return async (request, keys, nowMs) => {
+    clock = nowMs;
+    try {
+      const { agent: by, key } = verifyAgent(request, keys, nowMs);
+      return (await used.useOnce({ agent: by.name, key })) ? ACCEPTED : USED;
+    } catch (error) {
+      return codeOf(() => {
+        throw error;
+      });
+    }
+  };
 }
 
 function coveredBy(input: string): InnerList {
@@ -146,15 +170,16 @@ describe("signatures of other implementations", () => {
 
   it.each(signers.map((signer) => ({ ...signer, kty: signer.key["kty"] })))(
     "by $by, $kty: $method $target",
-    ({ headers, key, method, target }) => {
+    async ({ headers, key, method, target }) => {
+      const use = remembering();
       const request = signedRequest({ method, authority: "example.com", target, headers });
       const keys = known(agent({ tag: "web-bot-auth" }), key);
-      expect(verifyAgent(request, keys, now).name).toBe("crawler");
+      expect(verifyAgent(request, keys, now).agent.name).toBe("crawler");
+      expect(await use(request, keys, now)).toBe(ACCEPTED);
       // The nonce is the same, so it is used up.
-      expect(codeOf(() => verifyAgent(request, keys, now))).toBe("SERVICE_SIGNATURE_REPLAYED");
-      const fresh = known(agent({ tag: "web-bot-auth" }), key);
+      expect(await use(request, keys, now)).toBe(USED);
       const elsewhere = signedRequest({ method, authority: "example.org", target, headers });
-      expect(codeOf(() => verifyAgent(elsewhere, fresh, now))).toBe("SERVICE_SIGNATURE_INVALID");
+      expect(codeOf(() => verifyAgent(elsewhere, keys, now))).toBe("SERVICE_SIGNATURE_INVALID");
     },
   );
 
@@ -405,23 +430,21 @@ describe("a signature of a known key", () => {
 });
 
 describe("a replay", () => {
-  it("is refused by nonce, and by what was signed, for as long as it could be accepted", () => {
+  it("is refused by nonce, and by what was signed, for as long as it could be accepted", async () => {
     for (const list of [`("@authority")${params(';nonce="n"')}`, `("@authority")${params()}`]) {
       const keys = known(agent(), signer.jwk);
       const request = signedRequest(TEST_REQUEST, signer.sign(list));
-      const at = (seconds: number): string =>
-        codeOf(() => verifyAgent(request, keys, seconds * 1_000));
-      expect(at(NOW - 10)).toBe(ACCEPTED);
-      for (let now = NOW - 10; now <= NOW + 300; now += 1) {
-        expect(at(now)).toBe("SERVICE_SIGNATURE_REPLAYED");
-      }
-      expect(at(NOW + 301)).toBe("SERVICE_SIGNATURE_NOT_FRESH");
+      const use = remembering();
+      const at = (seconds: number): Promise<string> => use(request, keys, seconds * 1_000);
+      expect(await at(NOW - 10)).toBe(ACCEPTED);
+      for (let now = NOW - 10; now <= NOW + 300; now += 1) expect(await at(now)).toBe(USED);
+      expect(await at(NOW + 301)).toBe("SERVICE_SIGNATURE_NOT_FRESH");
       // A clock that goes back does not bring it back.
-      expect(at(NOW)).toBe("SERVICE_SIGNATURE_REPLAYED");
+      expect(await at(NOW)).toBe(USED);
     }
   });
 
-  it("is refused of an ECDSA signature in its other form, which verifies as well", () => {
+  it("is refused of an ECDSA signature in its other form, which verifies as well", async () => {
     const ec = new Signer("ec");
     const [input = ["", ""], bytes = ["", ""]] = ec.sign(`("@authority")${params()}`);
     const raw = Buffer.from(bytes[1].slice(3, -1), "base64");
@@ -434,23 +457,24 @@ describe("a replay", () => {
     const respelled: Headers = [input, ["Signature", `s=:${other.toString("base64")}:`]];
     expect(outcome(respelled, {}, { jwk: ec.jwk })).toBe(ACCEPTED);
     const keys = known(agent(), ec.jwk);
-    verifyAgent(signedRequest(TEST_REQUEST, [input, bytes]), keys, NOW * 1_000);
-    expect(
-      codeOf(() => verifyAgent(signedRequest(TEST_REQUEST, respelled), keys, NOW * 1_000)),
-    ).toBe("SERVICE_SIGNATURE_REPLAYED");
+    const use = remembering();
+    const first = signedRequest(TEST_REQUEST, [input, bytes]);
+    expect(await use(first, keys, NOW * 1_000)).toBe(ACCEPTED);
+    expect(await use(signedRequest(TEST_REQUEST, respelled), keys, NOW * 1_000)).toBe(USED);
   });
 
-  it("is not made of a signature that did not verify, and memory that is full accepts nothing", () => {
+  it("is not made of a signature that did not verify, and memory that is full accepts nothing", async () => {
     const keys = known(agent(), signer.jwk);
     const nonce = signer.sign(`("@authority")${params(';nonce="n"')}`);
     const forged: Headers = [
       nonce[0] ?? ["", ""],
       ["Signature", `s=:${Buffer.alloc(64).toString("base64")}:`],
     ];
-    const ask = (headers: Headers): string =>
-      codeOf(() => verifyAgent(signedRequest(TEST_REQUEST, headers), keys, NOW * 1_000));
-    expect(ask(forged)).toBe("SERVICE_SIGNATURE_INVALID");
-    expect(ask(nonce)).toBe(ACCEPTED);
+    const use = remembering();
+    const ask = (headers: Headers): Promise<string> =>
+      use(signedRequest(TEST_REQUEST, headers), keys, NOW * 1_000);
+    expect(await ask(forged)).toBe("SERVICE_SIGNATURE_INVALID");
+    expect(await ask(nonce)).toBe(ACCEPTED);
     const replays = createReplays(1_000, 2);
     expect([1, 2, 3].map((key) => replays.useOnce(String(key), 0))).toEqual([true, true, false]);
     expect(replays.useOnce("3", 1_000)).toBe(true);

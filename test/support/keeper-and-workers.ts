@@ -1,0 +1,36 @@
+/** A keeper and workers in the test's own process, each worker at a port of its own: a test says which one is asked. */
+import { onTestFinished } from "vitest";
+import type { Config } from "../../service/config/index.ts";
+import type { Log } from "../../service/log.ts";
+import { type Keeper, startKeeper } from "../../service/processes/keeper.ts";
+import { bindPublicSocket } from "../../service/processes/listening-socket.ts";
+import { keeperConfig, workerConfig } from "../../service/processes/process-settings.ts";
+import { loadWorker } from "../../service/processes/worker.ts";
+
+const deps = {
+  clock: Date.now,
+  log: { write: () => undefined, flush: () => undefined } satisfies Log,
+  /** Of workers to their keeper. */
+  linkKey: "ab".repeat(32),
+};
+
+/** Ends with the test. */
+export async function openKeeper(config: Config): Promise<Keeper> {
+  const keeper = await startKeeper(keeperConfig(config), deps);
+  onTestFinished(() => keeper.leave(1_000));
+  return keeper;
+}
+
+/** Ends with the test. @returns its port */
+export async function openWorker(config: Config, id: number, port: number): Promise<number> {
+  const worker = await loadWorker(workerConfig(config), {
+    ...deps,
+    monotonicMs: () => performance.now(),
+    id,
+    ticketKeys: undefined,
+    onOutdated: () => undefined,
+  });
+  onTestFinished(() => worker.leave(1_000, 0));
+  const { host } = config.listen;
+  return (await worker.open(await bindPublicSocket({ host, port }))).port;
+}
