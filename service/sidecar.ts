@@ -223,6 +223,7 @@ async function composeRoles(composition: Composition, state: SidecarState): Prom
       ...(keys === undefined ? {} : { keys }),
       ...(edge === undefined ? {} : { clearanceKeyPem: edge.clearanceKeyPem }),
       ...(attester === undefined ? {} : { revocations: attester.revocations }),
+      voprfEngines: issuer?.voprfEngines,
       ...(issuer?.attesters === undefined ? {} : { attesters: issuer.attesters }),
       metrics,
       log,

@@ -1,18 +1,32 @@
 /** `stile config check FILE` and `stile config docs`: the configuration without starting anything. */
-import { configSchema, loadConfig, rolesOf } from "../config/index.ts";
+import { isStileError } from "../../wire/index.ts";
+import { type Config, configSchema, loadConfig, rolesOf } from "../config/index.ts";
+import { voprfEngines } from "../keys/voprf-engines.ts";
 import { CliUsageError } from "./usage.ts";
 
 export function configCommand(args: readonly string[]): Promise<number> {
   const [verb, file] = args;
   if (verb === "check" && file !== undefined) {
-    loadConfig(file, process.env);
+    const config = loadConfig(file, process.env);
     process.stdout.write("the configuration is valid\n");
+    for (const warning of warningsOf(config)) process.stderr.write(`warning: ${warning}\n`);
   } else if (verb === "docs" && file === undefined) {
     process.stdout.write(configurationDocs());
   } else {
     throw new CliUsageError("expected: stile config check FILE, or stile config docs");
   }
   return Promise.resolve(0);
+}
+
+/** What this machine lacks for it: another one, where it is to run, may have it. */
+function warningsOf({ issuer, role }: Config): readonly string[] {
+  if (role === "edge" || role === "attester") return [];
+  try {
+    return voprfEngines(issuer).flatMap(({ warning }) => warning ?? []);
+  } catch (error) {
+    if (!isStileError(error, "TOKEN_ENGINE_MISSING")) throw error;
+    return [`it would not start here: ${error.message}`];
+  }
 }
 
 interface SchemaNode {

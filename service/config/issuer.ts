@@ -63,8 +63,8 @@ export const issuerSchema: Type.TUnsafe<IssuerConfig> = Type.Unsafe<IssuerConfig
       }),
       publicMetadata: Type.Optional(publicMetadataSchema),
       voprfEngine: choice(
-        "what computes types 1 and 5: any falls back to JavaScript, whose timing can tell a key; native refuses to start",
-        ["any", "native"],
+        "what computes types 1 and 5: native code (OpenSSL, libsodium) or no start; any falls back to JavaScript, whose timing can tell a key",
+        ["native", "any"],
       ),
       attesters: Type.Array(trustedAttester, {
         description: "attesters that may ask for signatures, of the role issuer",

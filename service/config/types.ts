@@ -138,7 +138,7 @@ export interface IssuerConfig {
   readonly tokenTypes: readonly number[];
   /** Of token type 0xDA7A. */
   readonly publicMetadata?: PublicMetadataConfig;
-  readonly voprfEngine: "any" | "native";
+  readonly voprfEngine: "native" | "any";
   /** Of the role issuer: who may ask it for signatures. */
   readonly attesters: readonly TrustedAttesterConfig[];
   /** Of the role issuer: further issuers in the same process. */

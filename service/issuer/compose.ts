@@ -5,6 +5,7 @@ import { StileError } from "../../wire/index.ts";
 import type { IssuerConfig } from "../config/index.ts";
 import { createIssuerKeys } from "../keys/issuer-keys.ts";
 import { logPublicJwk } from "../keys/log-signature.ts";
+import { type VoprfEngineView, voprfEngines } from "../keys/voprf-engines.ts";
 import type { Composition } from "../sidecar.ts";
 import type { SigningPool } from "../signing/index.ts";
 import type { IssuerState, TenantState } from "../state.ts";
@@ -25,6 +26,8 @@ export interface ComposedIssuer {
   /** The primary one: of the role joint, the only one. */
   readonly issuer: Issuer;
   readonly publicJwk: JWK;
+  /** Of the private types that it issues. */
+  readonly voprfEngines: readonly VoprfEngineView[];
   /** Of the role issuer. */
   readonly attesters?: TrustedAttesters;
 }
@@ -66,6 +69,7 @@ export async function composeIssuer(
     keys: { ...keyAdministration(tenants), ring: state.primary.ring },
     pool: state.pool,
     issuer: primary.issuer,
+    voprfEngines: voprfEngines(state),
     publicJwk: logPublicJwk(secrets.directoryLogKey),
   };
   if (config.role !== "issuer") return composed;

@@ -33,6 +33,7 @@ import { errorFields, type Log } from "../log.ts";
 import type { Metrics } from "../metrics.ts";
 import type { SigningPool } from "../signing/index.ts";
 import type { DirectoryLog } from "./directory-log.ts";
+import { voprfEngines } from "./voprf-engines.ts";
 
 export interface IssuerKeysOptions {
   readonly ring: KeyRing;
@@ -268,11 +269,11 @@ async function generateKey(options: IssuerKeysOptions, tokenType: number): Promi
 function nameEngines(options: IssuerKeysOptions): void {
   // This type has one library and no other way.
   if (options.tokenTypes?.some(hasPublicMetadata)) partiallyBlindRsaEngine();
-  for (const tokenType of (options.tokenTypes ?? []).filter(isVoprfTokenType)) {
-    const { engine } = createVoprfEngine(tokenType, options.voprfEngine ?? "native");
+  const { tokenTypes = [], voprfEngine = "native" } = options;
+  for (const { engine, tokenType, warning } of voprfEngines({ tokenTypes, voprfEngine })) {
     options.metrics.voprfEngine.set({ type: String(tokenType), engine }, 1);
-    const level = engine === "noble" ? "warn" : "info";
-    options.log.write(level, "keys.voprf-engine", { tokenType, engine });
+    const said = { tokenType, engine, ...(warning === undefined ? {} : { warning }) };
+    options.log.write(warning === undefined ? "info" : "warn", "keys.voprf-engine", said);
   }
 }
 

@@ -8,6 +8,7 @@ import type { Registry } from "prom-client";
 import { StileError } from "../../wire/index.ts";
 import type { TrustedAttesters } from "../issuer/trusted-attesters.ts";
 import type { IssuerKeys } from "../keys/issuer-keys.ts";
+import type { VoprfEngineView } from "../keys/voprf-engines.ts";
 import type { CertificateStatus } from "../acme/renewal.ts";
 import { refuseErrors } from "../http/app.ts";
 import { parseLocalListen } from "../http/local-listen.ts";
@@ -24,6 +25,8 @@ export interface OperatorParts {
   readonly log: Log;
   /** Of certificates from an ACME server, where there are any. */
   readonly certificates?: (() => readonly CertificateStatus[]) | undefined;
+  /** Of an issuer: what computes its private types. */
+  readonly voprfEngines?: readonly VoprfEngineView[] | undefined;
   /** Of an issuer its own, of an edge those that it follows. */
   readonly keys?: Pick<IssuerKeys, "list" | "observe"> & Partial<KeyChanges>;
   /** Of an edge: what its clearances are verified with. */
@@ -93,9 +96,10 @@ function registerOperatorRoutes(app: FastifyInstance, options: OperatorOptions):
     const ready = options.isReady();
     // Without a certificate it is ready all the same: the ACME server must reach it to give one.
     const certificates = options.certificates?.();
+    const { voprfEngines } = options;
     return reply
       .code(ready ? 200 : 503)
-      .send({ status: ready ? "ready" : "not ready", certificates });
+      .send({ status: ready ? "ready" : "not ready", certificates, voprfEngines });
   });
   app.get("/metrics", async (_request, reply) => {
     metrics.issuerKeys.reset();

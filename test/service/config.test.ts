@@ -70,7 +70,7 @@ describe("configuration", () => {
   });
 
   it("serves type 2 alone unless told otherwise, and rejects types that are not known", () => {
-    expect(load(GOOD).issuer).toMatchObject({ tokenTypes: [2], voprfEngine: "any" });
+    expect(load(GOOD).issuer).toMatchObject({ tokenTypes: [2], voprfEngine: "native" });
     const set = (types: string): string => `${GOOD}\nissuer: { tokenTypes: ${types} }`;
     expect(load(set("[5, 2, 1]")).issuer.tokenTypes).toEqual([5, 2, 1]);
     for (const wrong of ["[]", "[3]", "[2, 2]", "2", '["2"]']) {
