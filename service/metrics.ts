@@ -4,6 +4,7 @@
  */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { ErrorCode } from "../wire/index.ts";
+import { createTally, type Tally, type TallyLabels } from "./tally.ts";
 
 /** How a request was admitted. */
 export type AdmittedBy =
@@ -15,6 +16,10 @@ export type AdmittedBy =
   | "certificate"
   | "monitor"
   | "adaptive-open";
+/** By how. */
+interface AdmissionTally {
+  readonly inc: (by: AdmittedBy) => void;
+}
 /** A code of the project, or one of the two outcomes that have none. */
 export type Outcome = ErrorCode | "OK" | "INTERNAL";
 
@@ -26,9 +31,9 @@ interface CertificateMetrics {
 }
 
 interface EdgeMetrics {
-  readonly admissions: Counter<"by">;
-  /** `rule`: names of the configuration, or `default`. */
-  readonly ruleVerdicts: Counter<"rule" | "verdict">;
+  readonly admissions: AdmissionTally;
+  /** `rule`: names of the configuration, or `default`; then the verdict. */
+  readonly ruleVerdicts: Tally;
   readonly challenges: Counter<"reason">;
   readonly agentSignatures: Counter<"outcome">;
   /** `host`: of the configuration. In the mode adaptive. */
@@ -98,6 +103,7 @@ export function createMetrics(): Metrics {
 /** Each makes one metric of a registry. */
 interface Makers {
   readonly counter: <T extends string>(name: string, help: string, labelNames: T[]) => Counter<T>;
+  readonly tally: (name: string, help: string, labelNames: TallyLabels) => Tally;
   /** @param aggregator of several processes; default: added */
   readonly gauge: <T extends string>(
     name: string,
@@ -108,10 +114,10 @@ interface Makers {
   readonly histogram: (name: string, help: string, buckets: number[]) => Histogram;
 }
 
-function edgeMetrics({ counter, gauge }: Makers): EdgeMetrics {
+function edgeMetrics({ counter, gauge, tally }: Makers): EdgeMetrics {
   return {
-    admissions: counter("admissions_total", "admitted requests", ["by"]),
-    ruleVerdicts: counter(
+    admissions: tally("admissions_total", "admitted requests", ["by"]),
+    ruleVerdicts: tally(
       "rule_verdicts_total",
       "requests by rule that were open, block, ambiguous, or forwarded, not challenged: monitor, adaptive-open",
       ["rule", "verdict"],
@@ -159,6 +165,7 @@ function makersFor(registry: Registry): Makers {
   });
   return {
     counter: (name, help, labelNames) => new Counter({ ...options(name, help), labelNames }),
+    tally: (name, help, labelNames) => createTally({ ...options(name, help), labelNames }),
     gauge: (name, help, labelNames, aggregator = "sum") =>
       new Gauge({ ...options(name, help), labelNames, aggregator }),
     histogram: (name, help, buckets) => new Histogram({ ...options(name, help), buckets }),

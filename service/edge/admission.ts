@@ -92,7 +92,7 @@ export function createAdmission(options: AdmissionOptions): Admission {
       });
       const by = redemption.outcome === "fresh" ? "token" : "repeat";
       const clearance = await options.clearance.grant(request.host, redemption.redeemedAtMs);
-      metrics.admissions.inc({ by });
+      metrics.admissions.inc(by);
       return { kind: "admitted", by, clearance };
     } catch (error) {
       if (isStileError(error) && !isOurFault(error)) return challenge(request, error);
@@ -111,7 +111,7 @@ export function createAdmission(options: AdmissionOptions): Admission {
 
   const byClearance: Admission["byClearance"] = async ({ cookie, host }) => {
     if (!(await options.clearance.isValid(host, cookie))) return undefined;
-    metrics.admissions.inc({ by: "clearance" });
+    metrics.admissions.inc("clearance");
     return { kind: "admitted", by: "clearance" };
   };
 

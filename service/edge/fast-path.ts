@@ -5,6 +5,7 @@
  */
 import { STATUS_CODES } from "node:http";
 import type {
+  FastDecision,
   FastPath,
   FastPathOptions,
   Forwarder,
@@ -30,6 +31,7 @@ import {
   isBodyless,
   isOwnPath,
   judgedRequest,
+  type RequestFacts,
 } from "./request-facts.ts";
 import type { Agents } from "./signatures/agents.ts";
 import type { TrustedProxies } from "./trusted-proxies.ts";
@@ -48,6 +50,7 @@ export interface EdgeFastPathOptions {
   readonly clients?: Clients | undefined;
 }
 
+type Admitted = Extract<AdmissionDecision, { kind: "admitted" }>;
 type Challenged = Extract<AdmissionDecision, { kind: "challenged" }>;
 type HeaderList = ForwardExtra["responseHeaders"];
 
@@ -56,24 +59,30 @@ const OTHER = { kind: "other" } as const;
 export function createEdgeFastPath(options: EdgeFastPathOptions): FastPath {
   const hosts: ReadonlySet<string> = new Set(options.hosts.map((host) => normalHost(host)));
 
-  const decide: FastPathOptions["decide"] = async (head, socket) => {
+  const decide: FastPathOptions["decide"] = (head, socket) => {
+    const { remoteAddress } = socket;
     // What a proxy says of its client takes the general path to read.
-    if (options.proxies.isTrusted(socket.remoteAddress)) return OTHER;
-    const host = normalHost(head.host);
+    if (options.proxies.isTrusted(remoteAddress)) return OTHER;
+    // Nearly all spell it in its normal form.
+    const host = hosts.has(head.host) ? head.host : normalHost(head.host);
     // Preflights are among the requests for OPTIONS.
     if (!hosts.has(host) || head.method === "OPTIONS" || isOwnPath(head.target)) return OTHER;
+    const refused = (error: unknown): FastDecision => ({
+      kind: "answer",
+      answer: refusal(error, head, []),
+    });
     try {
       const client = options.clients?.knownClient(host, socket);
-      const facts = { ...factsOfHead(head, socket), client };
+      const facts = factsOfHead(head, socket, { clientAddress: remoteAddress, client });
       const request = (): AdmissionRequest => admissionRequest(facts, host);
-      const decision = await options.gate(judgedRequest(facts, host, options.agents), request);
-      if (decision.kind === "challenged") {
-        return { kind: "answer", answer: challenge(options, head, decision) };
-      }
-      const onOutcome = options.adaptive?.watchAnswer(host, isBodyless(facts));
-      return { kind: "forward", extra: { ...forwardedHeaders(facts, decision), onOutcome } };
+      const decision = options.gate(judgedRequest(facts, host, options.agents), request);
+      const act = (made: AdmissionDecision): FastDecision =>
+        made.kind === "challenged"
+          ? { kind: "answer", answer: challenge(options, head, made) }
+          : { kind: "forward", extra: admitted(options, facts, host, made) };
+      return decision instanceof Promise ? decision.then(act).catch(refused) : act(decision);
     } catch (error) {
-      return { kind: "answer", answer: refusal(error, head, []) };
+      return refused(error);
     }
   };
 
@@ -85,6 +94,16 @@ export function createEdgeFastPath(options: EdgeFastPathOptions): FastPath {
     refusal: (error, head, extra) => refusal(error, head, extra.responseHeaders),
     clock: options.clock,
   });
+}
+
+function admitted(
+  { adaptive }: EdgeFastPathOptions,
+  facts: RequestFacts,
+  host: string,
+  decision: Admitted,
+): ForwardExtra {
+  const onOutcome = adaptive?.watchAnswer(host, isBodyless(facts));
+  return { ...forwardedHeaders(facts, decision), onOutcome };
 }
 
 function challenge(

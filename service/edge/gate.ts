@@ -10,6 +10,7 @@ import type { AdmittedBy, Metrics } from "../metrics.ts";
 import type { Adaptive } from "./adaptive/adaptive.ts";
 import type { Admission, AdmissionDecision, AdmissionRequest } from "./admission.ts";
 import type { EdgeRules, JudgedRequest, Verdict } from "./rules.ts";
+import type { RequestSignature } from "./signatures/agents.ts";
 
 export interface GateOptions {
   readonly rules: EdgeRules;
@@ -21,17 +22,21 @@ export interface GateOptions {
 }
 
 /**
+ * Decides at once where no token and no clearance is looked at.
  * @param request asked for only where a token or a clearance decides
  * @throws `SERVICE_REQUEST_BLOCKED`, `SERVICE_PATH_AMBIGUOUS`, `SERVICE_OVERLOADED`, and as `Admission.decide`
  */
 export type Gate = (
   judged: JudgedRequest,
   request: () => AdmissionRequest,
-) => Promise<AdmissionDecision>;
+) => AdmissionDecision | Promise<AdmissionDecision>;
 
 type Unproven = Extract<AdmittedBy, "monitor" | "adaptive-open">;
 
-export function createGate({ adaptive, admission, metrics, mode, rules }: GateOptions): Gate {
+type TokenCheck = (rule: string, request: AdmissionRequest) => Promise<AdmissionDecision>;
+
+/** What rules leave to clearance and token, as the mode has it. */
+function createTokenCheck({ adaptive, admission, metrics, mode }: GateOptions): TokenCheck {
   /** Who sends no token passes then: to refuse who sent one, since a store is down, protects nothing. */
   async function leniently(
     rule: string,
@@ -59,37 +64,56 @@ export function createGate({ adaptive, admission, metrics, mode, rules }: GateOp
     }
   }
 
-  function byToken(rule: string, request: AdmissionRequest): Promise<AdmissionDecision> {
+  return (rule, request) => {
     if (mode === "monitor") return leniently(rule, "monitor", request);
     if (mode === "adaptive" && adaptive?.isOpen(request.host) === true) {
       return leniently(rule, "adaptive-open", request);
     }
     return strictly(request);
-  }
+  };
+}
 
-  /** A signature that a rule has looked at has its one use here; without it, the rules are asked of the request again. */
-  async function judge(judged: JudgedRequest): Promise<Verdict> {
-    const verdict = rules.judge(judged);
-    const isSettled = judged.signature === undefined || (await judged.signature.useUp());
-    return isSettled ? verdict : rules.judge(judged);
-  }
+export function createGate(options: GateOptions): Gate {
+  const { metrics, rules } = options;
+  const byToken = createTokenCheck(options);
 
-  return async (judged, request) => {
-    const { action, certificates, isByAgent, rule } = await judge(judged);
+  function follow(
+    { action, certificates, isByAgent, rule }: Verdict,
+    judged: JudgedRequest,
+    request: () => AdmissionRequest,
+  ): AdmissionDecision | Promise<AdmissionDecision> {
     const isByCertificate = judged.client !== undefined && certificates?.has(judged.client);
     if (action === "token-or-certificate" && isByCertificate === true) {
-      metrics.admissions.inc({ by: "certificate" });
+      metrics.admissions.inc("certificate");
       return { kind: "admitted", by: "certificate" };
     }
     if (action === "token" || action === "token-or-certificate") {
-      return withReason(await byToken(rule, request()), judged);
+      return byToken(rule, request()).then((decision) => withReason(decision, judged));
     }
-    metrics.ruleVerdicts.inc({ rule, verdict: action });
+    metrics.ruleVerdicts.inc(rule, action);
     if (action !== "open") throw refusalOf(action);
     const by = isByAgent ? "agent" : "open";
-    metrics.admissions.inc({ by });
+    metrics.admissions.inc(by);
     return { kind: "admitted", by, ...(isByAgent ? { agent: judged.signature?.agent() } : {}) };
+  }
+
+  return (judged, request) => {
+    const { signature } = judged;
+    if (signature === undefined) return follow(rules.judge(judged), judged, request);
+    return judgeSigned(rules, judged, signature).then((verdict) =>
+      follow(verdict, judged, request),
+    );
   };
+}
+
+/** A signature that a rule has looked at has its one use here; without it, the rules are asked of the request again. */
+async function judgeSigned(
+  rules: EdgeRules,
+  judged: JudgedRequest,
+  signature: RequestSignature,
+): Promise<Verdict> {
+  const verdict = rules.judge(judged);
+  return (await signature.useUp()) ? verdict : rules.judge(judged);
 }
 
 async function decideOrNot(
@@ -123,8 +147,8 @@ function letIn(
   rule: string,
   by: Unproven,
 ): Extract<AdmissionDecision, { kind: "admitted" }> {
-  metrics.ruleVerdicts.inc({ rule, verdict: by });
-  metrics.admissions.inc({ by });
+  metrics.ruleVerdicts.inc(rule, by);
+  metrics.admissions.inc(by);
   return { kind: "admitted", by };
 }
 

@@ -129,7 +129,7 @@ function knownFacts(
   return { ...factsOf(request, proxies), client };
 }
 
-function askGate(
+async function askGate(
   { agents, gate }: EdgeOptions,
   facts: RequestFacts,
   host: string,

@@ -58,12 +58,21 @@ export function factsOf(request: IncomingMessage, proxies: TrustedProxies): Requ
 }
 
 /** Of a client that is connected itself. */
-export function factsOfHead(head: RequestHead, socket: Socket): RequestFacts {
-  const { fields, method, rawHeaders, target } = head;
-  const { remoteAddress: clientAddress } = socket;
-  const field = (name: string): string | undefined => fields.get(name);
-  const lines = (name: string): readonly string[] => linesOf(rawHeaders, name);
-  return { method, target, field, lines, socket, clientAddress, isProxied: false };
+export function factsOfHead(
+  { fields, method, rawHeaders, target }: RequestHead,
+  socket: Socket,
+  of: Pick<RequestFacts, "client" | "clientAddress">,
+): RequestFacts {
+  return {
+    method,
+    target,
+    field: (name) => fields.get(name),
+    lines: (name) => linesOf(rawHeaders, name),
+    socket,
+    client: of.client,
+    clientAddress: of.clientAddress,
+    isProxied: false,
+  };
 }
 
 function linesOf(rawHeaders: readonly string[], name: string): string[] {

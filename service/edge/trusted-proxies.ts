@@ -24,7 +24,7 @@ export function createTrustedProxies(networks: readonly string[]): TrustedProxie
   const bytes = new Uint8Array(ADDRESS_BYTES);
 
   function isTrusted(address: string | undefined): boolean {
-    if (address === undefined || !readAddress(address, bytes)) return false;
+    if (trusted.length === 0 || address === undefined || !readAddress(address, bytes)) return false;
     return trusted.some((network) => isInNetwork(bytes, network));
   }
 

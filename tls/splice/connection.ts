@@ -6,6 +6,7 @@
 import type { TLSSocket } from "node:tls";
 import { StileError } from "../../wire/index.ts";
 import { asUpstreamError, outcomeOf, upstreamTimeout } from "../upstreams/failure.ts";
+import { whenDecided } from "./decision.ts";
 import { beginExchange, type Exchange, mayRepeat } from "./exchange.ts";
 import { HeldBytes } from "./held-bytes.ts";
 import { inChunks, joined, writeOut } from "./pieces.ts";
@@ -53,6 +54,8 @@ export class SplicedConnection implements FastConnection {
   readonly #pending = new HeldBytes();
   /** Bytes that the client has yet to send of the body of the request under way. */
   #bodyLeft = 0;
+  /** Heads that have come are being read. */
+  #isReading = false;
   #answers = 0;
   #exchange: Exchange | undefined;
   #isLast = false;
@@ -94,7 +97,7 @@ export class SplicedConnection implements FastConnection {
     const rest = this.#bodyLeft > 0 ? this.#takeBody(chunk) : chunk;
     if (rest.length === 0) return;
     if (this.#pending.add(rest)) this.#begun = this.#context.now();
-    if (this.#state === "head") this.#readHead();
+    if (this.#state === "head") this.#readHeads();
     else this.#socket.pause();
   };
 
@@ -125,27 +128,37 @@ export class SplicedConnection implements FastConnection {
     return chunk.subarray(taken);
   }
 
-  #readHead(): void {
+  /** One request after the other, until one is not there yet or takes its time. */
+  #readHeads(): void {
+    // Within an answer to one of them: the loop below goes on.
+    if (this.#isReading) return;
+    this.#isReading = true;
+    while (this.#state === "head" && this.#pending.length > 0) {
+      if (!this.#readHead()) break;
+    }
+    this.#isReading = false;
+  }
+
+  /** @returns false where more of the head has to come */
+  #readHead(): boolean {
     const head = parseRequestHead(this.#pending.bytes, this.#host.limits);
     if (head.kind === "incomplete" && this.#pending.pieces <= MAX_HEAD_PIECES) {
       this.#socket.resume();
-      return;
+      return false;
     }
     const isOurs =
       head.kind === "head" && (head.contentLength ?? 0) <= this.#context.forwarder.maxBodyBytes;
     if (!isOurs) {
       this.#handOver();
-      return;
+      return false;
     }
     this.#state = "deciding";
-    this.#context
-      .decide(head, this.#socket)
-      .then(
-        (decision) => this.#act(head, decision),
-        // Whatever it was, the general path meets it as well and says so.
-        () => this.#act(head, { kind: "other" }),
-      )
-      .catch(() => this.#socket.destroy());
+    whenDecided(
+      () => this.#context.decide(head, this.#socket),
+      (decision) => this.#act(head, decision),
+      () => this.#socket.destroy(),
+    );
+    return true;
   }
 
   #act(head: RequestHead, decision: FastDecision): void {
@@ -279,7 +292,7 @@ export class SplicedConnection implements FastConnection {
     this.#state = "head";
     this.#bodyLeft = 0;
     this.#begun = this.#context.now();
-    if (this.#pending.length > 0) this.#readHead();
+    if (this.#pending.length > 0) this.#readHeads();
     else this.#socket.resume();
   }
 

@@ -5,6 +5,9 @@
  * that is missing there is not made up here, and one that is too strict here costs speed only.
  */
 
+import { lowerName } from "../header-hygiene.ts";
+import { lineEnd, trimmed } from "./head-text.ts";
+
 /** A head that can be forwarded by its tokens. Every string is printable ASCII and hostile. */
 export interface RequestHead {
   readonly kind: "head";
@@ -50,18 +53,18 @@ const METHODS: ReadonlySet<string> = new Set([
 /** A body here is legal and read by some servers only (RFC 9110 §9.3.1). */
 const WITHOUT_BODY: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS"]);
 /**
- * What RFC 3986 allows in a path and a query, and the brackets that everybody sends. Two slashes at its start
- * are a path here and an authority to those who resolve it as a reference.
+ * All of it. In the target what RFC 3986 allows in a path and a query, and the brackets that everybody sends; two
+ * slashes at its start are a path here and an authority to those who resolve it as a reference. Names are narrower
+ * than a token: nginx drops headers with other characters in theirs.
  */
-const REQUEST_LINE = /^([A-Z]{3,7}) (\/(?!\/)[A-Za-z0-9._~!$&'()*+,;=:@/?%[\]-]*) HTTP\/1\.1$/;
+const HEAD =
+  /^[A-Z]{3,7} \/(?!\/)[A-Za-z0-9._~!$&'()*+,;=:@/?%[\]-]* HTTP\/1\.1(?:\r\n[A-Za-z0-9-]+:[\x20-\x7e]*)*$/;
+const VERSION_CHARS = " HTTP/1.1".length;
 /**
  * Escapes that are none, encoded controls, and segments that name another place: nginx answers 400 to some of
  * them and rewrites others.
  */
 const ODD_TARGET = /%(?![2-9A-Fa-f][0-9A-Fa-f])|%7f|\/(?:\.|%2e){1,2}(?:[/?;]|$)/i;
-/** Narrower than a token: nginx drops headers with other characters in their names. */
-const NAME = /^[A-Za-z0-9-]+$/;
-const VALUE = /^[\x20-\x7e]*$/;
 /** A name or an IPv4 address, with an optional port. Labels are not empty: nginx refuses `a..b`. */
 const HOST = /^(?:[A-Za-z0-9-]+\.)*[A-Za-z0-9-]+(?::[0-9]{1,5})?$/;
 const MAX_HOST_CHARS = 259;
@@ -85,16 +88,27 @@ export function parseRequestHead(bytes: Buffer, limits: HeadLimits): ParsedReque
   const end = bytes.indexOf("\r\n\r\n", 0, "latin1");
   if (end < 0) return beginningOf(bytes, limits);
   if (end + 4 > limits.maxHeaderBytes) return OTHER;
-  const lines = bytes.toString("latin1", 0, end).split("\r\n");
-  const [, method, target] = REQUEST_LINE.exec(lines[0] ?? "") ?? [];
-  if (method === undefined || target === undefined) return OTHER;
+  const text = bytes.toString("latin1", 0, end);
+  if (!HEAD.test(text)) return OTHER;
+  const method = text.slice(0, text.indexOf(" "));
+  const lineTo = lineEnd(text, 0);
+  const target = text.slice(method.length + 1, lineTo - VERSION_CHARS);
   if (!METHODS.has(method) || ODD_TARGET.test(target)) return OTHER;
-  if (lines.length - 1 > limits.maxHeaders) return OTHER;
   const rawHeaders: string[] = [];
   const fields = new Map<string, string>();
-  for (let i = 1; i < lines.length; i += 1) {
-    if (!readField(lines[i] ?? "", rawHeaders, fields)) return OTHER;
+  for (let at = lineTo + 2; at < text.length;) {
+    const to = lineEnd(text, at);
+    const colon = text.indexOf(":", at);
+    const name = text.slice(at, colon);
+    const lower = lowerName(name);
+    // Which of two counts differs from server to server.
+    if (LEFT_TO_NODE.has(lower) || fields.has(lower)) return OTHER;
+    const value = trimmed(text, colon + 1, to);
+    fields.set(lower, value);
+    rawHeaders.push(name, value);
+    at = to + 2;
   }
+  if (fields.size > limits.maxHeaders) return OTHER;
   return headOf({ method, target, rawHeaders, fields, length: end + 4 });
 }
 
@@ -102,21 +116,6 @@ function beginningOf(bytes: Buffer, { maxHeaderBytes }: HeadLimits): ParsedReque
   if (bytes.length >= maxHeaderBytes) return OTHER;
   // Node refuses a bad byte when it comes: to wait for the end of the head would let it lie.
   return bytes.length === 0 || BEGINNING.test(bytes.toString("latin1")) ? INCOMPLETE : OTHER;
-}
-
-function readField(line: string, rawHeaders: string[], fields: Map<string, string>): boolean {
-  const colon = line.indexOf(":");
-  if (colon <= 0) return false;
-  const name = line.slice(0, colon);
-  // Before the trimming: what it would take as space besides space and tab is refused.
-  if (!NAME.test(name) || !VALUE.test(line)) return false;
-  const lower = name.toLowerCase();
-  // Which of two counts differs from server to server.
-  if (LEFT_TO_NODE.has(lower) || fields.has(lower)) return false;
-  const value = line.slice(colon + 1).trim();
-  fields.set(lower, value);
-  rawHeaders.push(name, value);
-  return true;
 }
 
 function headOf(

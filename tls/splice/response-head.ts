@@ -4,6 +4,9 @@
  * must not have a second answer hidden in its first.
  */
 
+import { lowerName } from "../header-hygiene.ts";
+import { lineEnd, trimmed } from "./head-text.ts";
+
 export type BodyFraming =
   | { readonly kind: "none" }
   | { readonly kind: "sized"; readonly bytes: number }
@@ -34,10 +37,9 @@ const MAX_HEAD_BYTES = 16_384;
 
 const INCOMPLETE: ParsedResponseHead = Object.freeze({ kind: "incomplete" });
 const MALFORMED: ParsedResponseHead = Object.freeze({ kind: "malformed" });
-const STATUS_LINE = /^HTTP\/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?$/;
-const NAME = /^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/;
-const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
-const SPACE_AROUND = /^[\t ]+|[\t ]+$/g;
+/** All of it, so that what follows need not look at bytes again. */
+const HEAD =
+  /^HTTP\/1\.[01] [1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?(?:\r\n[A-Za-z0-9!#$%&'*+.^_`|~-]+:[\t\x20-\x7e\x80-\xff]*)*$/;
 const CONTENT_LENGTH = /^[0-9]{1,15}$/;
 
 /** @param bytes from the first byte of an answer on */
@@ -45,25 +47,26 @@ export function parseResponseHead(bytes: Buffer, requestMethod: string): ParsedR
   const end = bytes.indexOf("\r\n\r\n", 0, "latin1");
   if (end < 0) return bytes.length < MAX_HEAD_BYTES ? INCOMPLETE : MALFORMED;
   if (end > MAX_HEAD_BYTES) return MALFORMED;
-  const lines = bytes.toString("latin1", 0, end).split("\r\n");
-  const [, minor, code, reason = ""] = STATUS_LINE.exec(lines[0] ?? "") ?? [];
-  if (code === undefined) return MALFORMED;
+  const text = bytes.toString("latin1", 0, end);
+  if (!HEAD.test(text)) return MALFORMED;
+  const statusEnd = lineEnd(text, 0);
+  const isHttp11 = text.charCodeAt(7) === 0x31;
+  const status = Number(text.slice(9, 12));
   const rawHeaders: string[] = [];
-  for (let i = 1; i < lines.length; i += 1) {
-    const line = lines[i] ?? "";
-    const colon = line.indexOf(":");
-    const name = line.slice(0, Math.max(colon, 0));
-    if (!NAME.test(name) || !VALUE.test(line)) return MALFORMED;
-    rawHeaders.push(name, line.slice(colon + 1).replaceAll(SPACE_AROUND, ""));
+  for (let at = statusEnd + 2; at < text.length;) {
+    const to = lineEnd(text, at);
+    const colon = text.indexOf(":", at);
+    rawHeaders.push(text.slice(at, colon), trimmed(text, colon + 1, to));
+    at = to + 2;
   }
-  const status = Number(code);
   const said = whatIsSaid(rawHeaders);
-  const framing = framingOf(said, requestMethod, status, minor === "1");
+  const framing = framingOf(said, requestMethod, status, isHttp11);
   if (framing === undefined) return MALFORMED;
   const keepAlive =
     framing.kind !== "until-close" &&
     !said.options.includes("close") &&
-    (minor === "1" || said.options.includes("keep-alive"));
+    (isHttp11 || said.options.includes("keep-alive"));
+  const reason = text.slice(13, statusEnd);
   return { kind: "head", status, reason, rawHeaders, framing, keepAlive, length: end + 4 };
 }
 
@@ -80,7 +83,7 @@ function whatIsSaid(rawHeaders: readonly string[]): Said {
   const options: string[] = [];
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
     const value = rawHeaders[i + 1] ?? "";
-    const name = rawHeaders[i]?.toLowerCase();
+    const name = lowerName(rawHeaders[i] ?? "");
     if (name === "content-length") lengths.push(value);
     else if (name === "transfer-encoding") codings.push(value.toLowerCase());
     else if (name === "connection") {

@@ -29,7 +29,7 @@ export interface LocalAnswer {
 }
 
 export interface FastPathOptions {
-  /** Must leave no trace where it answers `other`. What it throws counts as that. */
+  /** Must leave no trace where it answers `other`. What it throws counts as that. Made at once where nothing has to be waited for. */
   readonly decide: (head: RequestHead, socket: TLSSocket) => FastDecision | Promise<FastDecision>;
   /** What a client reads where forwarding failed before any of its answer was out. */
   readonly refusal: (error: unknown, head: RequestHead, extra: ForwardExtra) => LocalAnswer;
@@ -75,8 +75,7 @@ export interface SplicedForwarder extends ForwarderOptions {
 }
 
 /** What the connections of one fast path share. */
-export interface SpliceContext extends Omit<FastPathOptions, "decide"> {
-  readonly decide: (head: RequestHead, socket: TLSSocket) => Promise<FastDecision>;
+export interface SpliceContext extends FastPathOptions {
   readonly forwarder: SplicedForwarder;
   readonly underWay: UnderWay;
   /** Upstream connections that wait for their client's next request. */
@@ -98,8 +97,6 @@ export function createFastPath(
   let sweep: NodeJS.Timeout | undefined;
   const context: SpliceContext = {
     ...options,
-    // What is thrown at once is a rejection too.
-    decide: async (head, socket) => options.decide(head, socket),
     forwarder,
     underWay,
     kept: createUnderWay(MAX_KEPT),

@@ -3,7 +3,7 @@
  * and what stays behind is as in the general path: the same functions decide it.
  */
 import { type ForwardedHeader, forwardedHeadersOf } from "../forwarded-headers.ts";
-import { requestHeadersToForward, responseHeadersToForward } from "../header-hygiene.ts";
+import { lowerName, requestHeadersToForward, responseHeadersToForward } from "../header-hygiene.ts";
 import type { RequestHead } from "./request-head.ts";
 import type { ResponseHead } from "./response-head.ts";
 import type { LocalAnswer } from "./splicer.ts";
@@ -54,7 +54,7 @@ export function writeResponseHead(
   let hasDate = false;
   for (let i = 0; i + 1 < headers.length; i += 2) {
     const name = headers[i] ?? "";
-    const lower = name.toLowerCase();
+    const lower = lowerName(name);
     // RFC 9110 §8.6: a 204 has none, and some clients would wait for what it promises.
     if (lower === "content-length" && head.status === 204) continue;
     if (lower === "date") hasDate = true;

@@ -172,3 +172,24 @@ test.each([
     expect((await all).match(/HTTP\/1\.1 \d{3}/g)).toStrictEqual([`HTTP/1.1 ${status}`]);
   },
 );
+
+test("pipelined requests are answered in their order, decided at once or later", async () => {
+  const count = 3_000;
+  let asked = 0;
+  const edge = await edgeTo("http://127.0.0.1:9", {
+    decide: ({ target }) => {
+      const answer = { status: 401, reason: "x", headers: [], body: `<${target}>`, isLast: false };
+      const decision: FastDecision = { kind: "answer", answer };
+      asked += 1;
+      return asked % 500 === 1 ? Promise.resolve(decision) : decision;
+    },
+  });
+  const client = await connectTls(edge.port, edgeCertificates().ca);
+  const targets = Array.from({ length: count }, (_, i) => `/${i}`);
+  client.write(
+    targets.map((target) => `GET ${target} HTTP/1.1\r\nHost: a.example\r\n\r\n`).join(""),
+  );
+  const text = await readUntil(client, `<${targets.at(-1)}>`);
+  expect(text.match(/(?<=<)[^>]+/g)).toStrictEqual(targets);
+  client.destroy();
+});
