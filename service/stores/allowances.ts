@@ -172,6 +172,10 @@ class LevelAllowanceStore implements AllowanceStore {
       const name = Buffer.from(key).toString("latin1");
       const before = used.get(name) ?? decodeCount(stored[i]);
       const { count, refund = false } = charge;
+      if (before === "damaged") {
+        // Used up, whatever it was: the safe side. It ends with its window, and harms no other device's change.
+        return refund ? { charged: true, remaining: 0 } : this.#exceeded(charge.atMs);
+      }
       const total = refund ? Math.max(0, before - count) : before + count;
       const limit = charge.limit ?? this.#options.limit;
       if (!refund && total > limit) return this.#exceeded(charge.atMs);
@@ -222,10 +226,9 @@ function encodeCount(count: number): Uint8Array {
   return value;
 }
 
-function decodeCount(value: Uint8Array | undefined): number {
+function decodeCount(value: Uint8Array | undefined): number | "damaged" {
   if (value === undefined) return 0;
-  // Damage counts as used up: the safe side.
-  if (value.length !== COUNT_BYTES) return Number.MAX_SAFE_INTEGER;
+  if (value.length !== COUNT_BYTES) return "damaged";
   return Buffer.from(value).readUIntBE(0, COUNT_BYTES);
 }
 

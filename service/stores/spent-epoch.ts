@@ -26,6 +26,7 @@ import { encodeSpentRecord, outcomeOfLaterSpend } from "./spent-record.ts";
 /** One byte long, so that it is no nonce. Its value is the number of nonces, 6 bytes. */
 const ENTRY_COUNT_KEY: Uint8Array = Uint8Array.of(0);
 const ENTRY_COUNT_BYTES = 6;
+const MAX_ENTRY_COUNT = 2 ** (8 * ENTRY_COUNT_BYTES) - 1;
 /** 32 batches of the default size; 64 MiB at most in heap, and only while writes fail. */
 const MAX_IN_DOUBT = 65_536;
 
@@ -123,9 +124,10 @@ function nameOf(nonce: Uint8Array): string {
   return Buffer.from(nonce.buffer, nonce.byteOffset, nonce.length).toString("latin1");
 }
 
+/** It is for a metric: damaged to the highest number, it must not keep nonces from being written. */
 function encodeCount(count: number): Uint8Array {
   const value = Buffer.alloc(ENTRY_COUNT_BYTES);
-  value.writeUIntBE(count, 0, ENTRY_COUNT_BYTES);
+  value.writeUIntBE(Math.min(count, MAX_ENTRY_COUNT), 0, ENTRY_COUNT_BYTES);
   return value;
 }
 

@@ -142,6 +142,37 @@ describe("allowance store", () => {
     });
   });
 
+  it.each([
+    ["cut short", Uint8Array.of(1)],
+    ["empty", new Uint8Array(0)],
+    ["too long", new Uint8Array(7)],
+    ["as high as can be", new Uint8Array(6).fill(0xff)],
+  ])("counts an entry that is %s as used up, for its device alone", async (_, damage) => {
+    const folder = testFolder();
+    await using({ folder }, async (_store, charge) => {
+      expect(await charge("damaged", 1)).toBe(9);
+    });
+    const level = await openClassicLevel(folder, { createIfMissing: false });
+    const [key] = await level.keys(encodeWindow(0), new Uint8Array(7).fill(0xff), 2);
+    await level.writeDurably([{ key: key ?? new Uint8Array(), value: damage }]);
+    await level.close();
+
+    await using({ folder }, async (store, charge) => {
+      // Of one tick, and so of one batch.
+      const refund = store.refund({ pseudonym: "damaged", count: 1, atMs: NOW_MS });
+      const outcomes = await Promise.all([
+        charge("before", 3),
+        refund.then(() => "taken"),
+        charge("damaged", 1),
+        charge("after", 4),
+      ]);
+      expect(outcomes).toEqual([7, "taken", "ATTEST_ALLOWANCE_EXCEEDED", 6]);
+      expect(await charge("damaged", 1)).toBe("ATTEST_ALLOWANCE_EXCEEDED");
+      expect(await charge("before", 7)).toBe(0);
+      expect(await charge("damaged", 10, NOW_MS + HOUR_MS)).toBe(0);
+    });
+  });
+
   it("rejects a second store on the same folder, and everything after close", async () => {
     const folder = testFolder();
     const store = await openAllowanceStore({ folder, limit: 1, windowMs: HOUR_MS });

@@ -2,6 +2,7 @@ import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { openSpentLevelStore, type SpentLevelStoreOptions } from "../../service/stores/index.ts";
+import { openClassicLevel } from "../../service/stores/level.ts";
 import type { SpentStore } from "../../tokens/index.ts";
 import { encodeHex } from "../../wire/index.ts";
 import { codeOfAsync } from "../support/reject.ts";
@@ -67,6 +68,26 @@ describe("spent store on LevelDB", () => {
       const unbound = await store.spend({ tokenKeyId, nonce, atMs: 4_000 });
       expect(unbound).toEqual({ outcome: "spent" });
     });
+  });
+
+  it("spends on where its count of entries, or an entry, is damaged", async () => {
+    const folder = testFolder();
+    await using({ folder }, (store) => store.spend({ tokenKeyId, nonce, binding, atMs: 1_000 }));
+    const epoch = join(folder, encodeHex(tokenKeyId));
+    const level = await openClassicLevel(epoch, { createIfMissing: false });
+    await level.writeDurably([
+      { key: Uint8Array.of(0), value: new Uint8Array(6).fill(0xff) },
+      { key: nonce, value: Uint8Array.of(1, 2, 3) },
+    ]);
+    await level.close();
+    const outcomes = await using({ folder }, (store) =>
+      Promise.all([
+        store.spend({ tokenKeyId, nonce: identifier("nonce", 1), atMs: 2_000 }),
+        store.spend({ tokenKeyId, nonce, binding, atMs: 2_000 }),
+        store.spend({ tokenKeyId, nonce: identifier("nonce", 2), atMs: 2_000 }),
+      ]),
+    );
+    expect(outcomes.map(({ outcome }) => outcome)).toEqual(["fresh", "spent", "fresh"]);
   });
 
   it("never repeats a spend that had no binding", async () => {
