@@ -1,10 +1,8 @@
 /** A sidecar that serves types 0x0005, 0x0001 and 0x0002: challenge, issuance of every form, redemption. */
-import { createHash, randomBytes } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { ExchangeAnswer } from "../../service/agent/exchange.ts";
 import {
   encodeAmortizedBatchTokenRequest,
-  encodeAuthenticatorInput,
   encodeGenericBatchTokenRequest,
   encodeTokenRequest,
   formatAuthorization,
@@ -18,11 +16,9 @@ import {
   parseIssuerDirectory,
   parseWwwAuthenticate,
 } from "../../tokens/index.ts";
-import { concatBytes } from "../../wire/index.ts";
 import { type AttestedDevice, openAttestedDevice } from "../support/attested-device.ts";
+import { type Blinded, blindedFor, tokenOf } from "../support/private-token.ts";
 import { problemIn, startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
-import { nobleClient } from "../tokens/noble-client.ts";
-import { random, voprfOf } from "../tokens/voprf-fixtures.ts";
 
 const LIMITS = { maxItems: 20, maxBytes: 6_000 };
 
@@ -45,33 +41,8 @@ afterAll(async () => {
 const post = (mediaType: string, body: Uint8Array): Promise<ExchangeAnswer> =>
   device.request(mediaType, body);
 
-interface Blinded {
-  readonly tokenType: 1 | 5;
-  readonly input: Uint8Array;
-  readonly blind: Uint8Array;
-  readonly truncatedTokenKeyId: number;
-  readonly blindedMessage: Uint8Array;
-}
-
-/** A request for the challenge that the edge makes now. */
 async function blinded(tokenType: 1 | 5): Promise<Blinded> {
-  const answer = await target.get("/");
-  const received = parseWwwAuthenticate(answer.headers["www-authenticate"] ?? "");
-  const { challenge, tokenKey } = received.find(
-    (one) => one.tokenChallenge.tokenType === tokenType,
-  )!;
-  const tokenKeyId = Uint8Array.from(createHash("sha256").update(tokenKey!).digest());
-  const challengeDigest = Uint8Array.from(createHash("sha256").update(challenge).digest());
-  const nonce = Uint8Array.from(randomBytes(32));
-  const input = encodeAuthenticatorInput({ tokenType, nonce, challengeDigest, tokenKeyId });
-  const voprf = voprfOf(tokenType);
-  const blind = voprf.nonceOf(random(voprf.suite.uniformLength));
-  const blindedMessage = nobleClient(tokenType).blind(input, blind);
-  return { tokenType, input, blind, truncatedTokenKeyId: tokenKeyId[31]!, blindedMessage };
-}
-
-function tokenOf({ tokenType, input, blind }: Blinded, evaluated: Uint8Array): Uint8Array {
-  return concatBytes([input, nobleClient(tokenType).finalize(input, blind, evaluated)]);
+  return blindedFor(await target.get("/"), tokenType);
 }
 
 async function statusesOf(token: Uint8Array): Promise<number[]> {

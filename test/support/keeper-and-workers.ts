@@ -6,6 +6,7 @@ import { type Keeper, startKeeper } from "../../service/processes/keeper.ts";
 import { bindPublicSocket } from "../../service/processes/listening-socket.ts";
 import { keeperConfig, workerConfig } from "../../service/processes/process-settings.ts";
 import { loadWorker } from "../../service/processes/worker.ts";
+import type { OnClose } from "../../service/state.ts";
 
 const deps = {
   clock: Date.now,
@@ -14,15 +15,20 @@ const deps = {
   linkKey: "ab".repeat(32),
 };
 
-/** Ends with the test. */
-export async function openKeeper(config: Config): Promise<Keeper> {
+/** @param onEnd by default it ends with the test */
+export async function openKeeper(config: Config, onEnd: OnClose = onTestFinished): Promise<Keeper> {
   const keeper = await startKeeper(keeperConfig(config), deps);
-  onTestFinished(() => keeper.leave(1_000));
+  onEnd(() => keeper.leave(1_000));
   return keeper;
 }
 
-/** Ends with the test. @returns its port */
-export async function openWorker(config: Config, id: number, port: number): Promise<number> {
+/** @returns its port. */
+export async function openWorker(
+  config: Config,
+  id: number,
+  port: number,
+  onEnd: OnClose = onTestFinished,
+): Promise<number> {
   const worker = await loadWorker(workerConfig(config), {
     ...deps,
     monotonicMs: () => performance.now(),
@@ -30,7 +36,7 @@ export async function openWorker(config: Config, id: number, port: number): Prom
     ticketKeys: undefined,
     onOutdated: () => undefined,
   });
-  onTestFinished(() => worker.leave(1_000, 0));
+  onEnd(() => worker.leave(1_000, 0));
   const { host } = config.listen;
   return (await worker.open(await bindPublicSocket({ host, port }))).port;
 }
