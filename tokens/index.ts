@@ -33,6 +33,11 @@ export {
   parseExpirationTimestamp,
 } from "./structures/expiration.ts";
 export {
+  encodeExtensionSet,
+  type ExtensionEntry,
+  parseExtensionSet,
+} from "./structures/extension-set.ts";
+export {
   encodeExtendedTokenRequest,
   type ExtendedTokenRequest,
   parseExtendedTokenRequest,
@@ -155,6 +160,12 @@ export {
   planRotation,
   type RotationPlan,
 } from "./keys/key-schedule.ts";
+export {
+  type ClientMetadata,
+  createClientMetadata,
+  DEFAULT_EXPIRATION_GRID,
+  MIN_CLIENT_PRECISION_SECONDS,
+} from "./metadata/client-metadata.ts";
 export {
   checkExpirationGrid,
   createExpirationPolicy,

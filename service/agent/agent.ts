@@ -7,28 +7,28 @@ import { createHash } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 import { Agent as ConnectionPool } from "node:https";
 import {
-  attest,
   type Attested,
-  connectTransport,
-  createDpopProof,
   type Device,
   type EkAlgorithm,
   openDevice,
 } from "../../attest/agent/index.ts";
+import { openWallet, type Wallet } from "../../tokens/client/index.ts";
 import {
-  createTokenClient,
-  openWallet,
-  type TokenClient,
-  type Wallet,
-} from "../../tokens/client/index.ts";
-import {
+  type ClientMetadata,
+  createClientMetadata,
+  DEFAULT_EXPIRATION_GRID,
+  type ExpirationGrid,
   formatAuthorization,
+  hasPublicMetadata,
   parseWwwAuthenticate,
+  type PresentedToken,
   type ReceivedChallenge,
   TOKEN_TYPE_BLIND_RSA,
+  TOKEN_TYPE_PARTIALLY_BLIND_RSA,
 } from "../../tokens/index.ts";
 import { isStileError, StileError } from "../../wire/index.ts";
 import { exchange, type ExchangeAnswer } from "./exchange.ts";
+import { createTokenSource } from "./token-source.ts";
 
 export interface AgentOptions {
   /** Origin of the attester, `https://host[:port]`. */
@@ -40,6 +40,8 @@ export interface AgentOptions {
   /** The firmware's log of this boot, where the machine has one. */
   readonly readEventLog?: () => Promise<Uint8Array | undefined>;
   readonly walletDir: string;
+  /** Of tokens with an expiration: that of the issuer. Default {@link DEFAULT_EXPIRATION_GRID}. */
+  readonly expirationGrid?: ExpirationGrid | undefined;
   /** Unix milliseconds. */
   readonly clock: () => number;
   readonly random: (length: number) => Uint8Array;
@@ -56,7 +58,10 @@ export interface FetchResult {
 export interface Agent {
   /** A fresh attestation result. @throws `ATTEST_AGENT_REFUSED`, `ATTEST_TSS_*` */
   readonly attest: () => Promise<Attested>;
-  /** What an origin asks for at this URL. @throws `TOKEN_CHALLENGE_INVALID` where it asks for nothing usable */
+  /**
+   * What an origin asks for at this URL. @throws `TOKEN_CHALLENGE_INVALID` where it asks for nothing usable;
+   * `TOKEN_METADATA_REFUSED` where it asks for metadata that would tell this client from others
+   */
   readonly challengeOf: (url: string) => Promise<ReceivedChallenge>;
   /** Fetches tokens for a challenge into the wallet. @returns how many. @throws `TOKEN_ISSUANCE_REFUSED` and others */
   readonly obtainTokens: (challenge: ReceivedChallenge, count: number) => Promise<number>;
@@ -69,14 +74,14 @@ export interface Agent {
 
 /** Tokens that are fetched when the wallet has none for a challenge. */
 const DEFAULT_BATCH = 10;
-/** A result that ends this soon is not used any more. */
-const MARGIN_MS = 10_000;
-const TRANSPORT_TIMEOUT_MS = 30_000;
+const KNOWN_TYPES: readonly number[] = [TOKEN_TYPE_BLIND_RSA, TOKEN_TYPE_PARTIALLY_BLIND_RSA];
 /** Where an origin names no max-age (RFC 9577 §2.1.2): its tokens are fetched anew after an hour. */
 const DEFAULT_MAX_AGE_SECONDS = 3_600;
 
-/** @throws `ATTEST_TSS_*`, `ATTEST_EK_*`, `TOKEN_WALLET_*` */
+/** @throws `ATTEST_TSS_*`, `ATTEST_EK_*`, `TOKEN_WALLET_*`; RangeError for a grid that is too fine */
 export async function openAgent(options: AgentOptions): Promise<Agent> {
+  const grid = options.expirationGrid ?? DEFAULT_EXPIRATION_GRID;
+  const metadata = createClientMetadata({ ...grid, clock: options.clock });
   const wallet = await openWallet({ dir: options.walletDir, clock: options.clock });
   let device: Device;
   try {
@@ -85,10 +90,15 @@ export async function openAgent(options: AgentOptions): Promise<Agent> {
     await wallet.close();
     throw error;
   }
-  return createAgent(options, device, wallet);
+  return createAgent(options, device, wallet, metadata);
 }
 
-function createAgent(options: AgentOptions, device: Device, wallet: Wallet): Agent {
+function createAgent(
+  options: AgentOptions,
+  device: Device,
+  wallet: Wallet,
+  metadata: ClientMetadata,
+): Agent {
   const source = createTokenSource(options, device);
   // One connection per origin: a challenge may be tied to it (RFC 9577 §2.1.1.2).
   const connections = new ConnectionPool({ keepAlive: true, maxSockets: 1 });
@@ -98,14 +108,14 @@ function createAgent(options: AgentOptions, device: Device, wallet: Wallet): Age
   }
 
   async function obtainTokens(challenge: ReceivedChallenge, count: number): Promise<number> {
-    const tokens = await source.request(challenge, count);
     const lifeSeconds = challenge.maxAgeSeconds ?? DEFAULT_MAX_AGE_SECONDS;
-    const expiresAtMs = options.clock() + lifeSeconds * 1_000;
-    await wallet.put(tokens.map((token) => ({ token, expiresAtMs })));
-    return tokens.length;
+    return source.request(challenge, extensionsOf(challenge, metadata), count, (tokens) => {
+      const expiresAtMs = options.clock() + lifeSeconds * 1_000;
+      return wallet.put(tokens.map((one) => ({ ...one, expiresAtMs })));
+    });
   }
 
-  async function takeToken(challenge: ReceivedChallenge): Promise<Uint8Array> {
+  async function takeToken(challenge: ReceivedChallenge): Promise<PresentedToken> {
     const digest = digestOf(challenge);
     try {
       return await wallet.take(digest);
@@ -119,12 +129,13 @@ function createAgent(options: AgentOptions, device: Device, wallet: Wallet): Age
   return {
     attest: () => source.attest(),
     obtainTokens,
-    challengeOf: async (url) => challengeIn(await get(url, {})),
+    challengeOf: async (url) => challengeIn(await get(url, {}), metadata),
     fetch: async (url) => {
       const first = await get(url, {});
       if (first.status !== 401) return { ...first, token: undefined };
-      const token = await takeToken(challengeIn(first));
-      const second = await get(url, { authorization: formatAuthorization(token) });
+      const { extensions, token } = await takeToken(challengeIn(first, metadata));
+      const authorization = formatAuthorization(token, extensions);
+      const second = await get(url, { authorization });
       return { ...second, token };
     },
     count: (challenge) => wallet.count(digestOf(challenge)),
@@ -136,96 +147,38 @@ function createAgent(options: AgentOptions, device: Device, wallet: Wallet): Age
   };
 }
 
-/** Attests when it has to and asks the attester for tokens. */
-interface TokenSource {
-  readonly attest: () => Promise<Attested>;
-  readonly request: (challenge: ReceivedChallenge, count: number) => Promise<readonly Uint8Array[]>;
-}
-
-function createTokenSource(options: AgentOptions, device: Device): TokenSource {
-  const { ca, clock } = options;
-  const tokenClient = createTokenClient();
-  let attested: Attested | undefined;
-
-  async function attestNow(): Promise<Attested> {
-    const transport = await connectTransport({
-      origin: options.attester,
-      ...(ca === undefined ? {} : { ca }),
-      timeoutMs: TRANSPORT_TIMEOUT_MS,
-    });
+/**
+ * The first challenge, in the order of the origin, that can be answered here: with the key to use, of a type that
+ * is known, and without metadata that would tell this client from others. Nothing else decides, neither what
+ * is in the wallet nor what an issuer refused before: the edge sees the type, so whoever could make a device
+ * change it could mark it.
+ * @throws `TOKEN_CHALLENGE_INVALID`, `TOKEN_METADATA_REFUSED`
+ */
+function challengeIn(answer: ExchangeAnswer, metadata: ClientMetadata): ReceivedChallenge {
+  const header = answer.status === 401 ? (answer.headers["www-authenticate"] ?? "") : "";
+  let refusal: unknown;
+  for (const challenge of parseWwwAuthenticate(header)) {
+    const { tokenChallenge, tokenKey } = challenge;
+    if (tokenKey === undefined || !KNOWN_TYPES.includes(tokenChallenge.tokenType)) continue;
     try {
-      attested = await attest({
-        device,
-        transport,
-        clock,
-        ...(options.readEventLog === undefined ? {} : { readEventLog: options.readEventLog }),
-      });
-      return attested;
-    } finally {
-      transport.close();
+      extensionsOf(challenge, metadata);
+      return challenge;
+    } catch (error) {
+      if (!isStileError(error, "TOKEN_METADATA_REFUSED")) throw error;
+      refusal = error;
     }
   }
-
-  return {
-    attest: attestNow,
-    request: async (challenge, count) => {
-      const known = attested;
-      const isUsable = known !== undefined && known.expiresAtMs - MARGIN_MS > clock();
-      const result = isUsable ? known : await attestNow();
-      return requestTokens(options, device, tokenClient, result, challenge, count);
-    },
-  };
+  if (refusal !== undefined) throw refusal;
+  throw new StileError("TOKEN_CHALLENGE_INVALID", "the origin asks for no token of a known type");
 }
 
-/** The first challenge that can be answered here: blind RSA, with the key to use. */
-function challengeIn(answer: ExchangeAnswer): ReceivedChallenge {
-  const header = answer.status === 401 ? (answer.headers["www-authenticate"] ?? "") : "";
-  const usable = parseWwwAuthenticate(header).find(
-    ({ tokenChallenge, tokenKey }) =>
-      tokenChallenge.tokenType === TOKEN_TYPE_BLIND_RSA && tokenKey !== undefined,
-  );
-  if (usable === undefined) {
-    throw new StileError("TOKEN_CHALLENGE_INVALID", "the origin asks for no token of a known type");
-  }
-  return usable;
-}
-
-async function requestTokens(
-  options: AgentOptions,
-  device: Device,
-  tokenClient: TokenClient,
-  attested: Attested,
+/** Undefined for a type without metadata. @throws `TOKEN_METADATA_REFUSED` */
+function extensionsOf(
   challenge: ReceivedChallenge,
-  count: number,
-): Promise<readonly Uint8Array[]> {
-  const { tokenKey } = challenge;
-  if (tokenKey === undefined) throw new TypeError("the challenge carries no token key");
-  const url = `${options.attester}/token-request`;
-  const accessToken = attested.attestationResult;
-  const pending = await tokenClient.request({ challenge: challenge.challenge, tokenKey, count });
-  const { clock, random } = options;
-  const proof = await createDpopProof({
-    device,
-    method: "POST",
-    uri: url,
-    accessToken,
-    clock,
-    random,
-  });
-  const answer = await exchange({
-    url,
-    method: "POST",
-    headers: {
-      authorization: `DPoP ${accessToken}`,
-      dpop: proof,
-      "content-type": pending.mediaType,
-      accept: pending.accept,
-    },
-    body: pending.body,
-    ca: options.ca,
-  });
-  const mediaType = (answer.headers["content-type"] ?? "").split(";")[0]?.trim() ?? "";
-  return pending.finalize({ status: answer.status, mediaType, body: answer.body });
+  metadata: ClientMetadata,
+): Uint8Array | undefined {
+  const { tokenType } = challenge.tokenChallenge;
+  return hasPublicMetadata(tokenType) ? metadata.extensionsFor(challenge) : undefined;
 }
 
 function digestOf(challenge: ReceivedChallenge): Uint8Array {

@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { EkAlgorithm } from "../../attest/agent/index.ts";
 import { openManufacturerCa, startSwtpm } from "../../swtpm/index.ts";
+import { createClientMetadata, type ExpirationGrid } from "../../tokens/index.ts";
 import { type Agent, openAgent } from "../agent/agent.ts";
 import { readEventLog } from "../agent/event-log.ts";
 import { CliUsageError } from "./usage.ts";
@@ -22,6 +23,8 @@ const OPTIONS = {
   "event-log": { type: "string" },
   wallet: { type: "string" },
   count: { type: "string", default: "10" },
+  "expiration-precision": { type: "string", default: "86400" },
+  "max-lifetime": { type: "string", default: "172800" },
   "dev-state": { type: "string", default: join(".stile", "dev") },
   help: { type: "boolean", short: "h", default: false },
 } as const;
@@ -41,6 +44,9 @@ const USAGE = `Usage: stile agent attest [URL] | tokens URL | fetch URL
   --event-log FILE   the firmware's log, for an attester that asks (default: the kernel's, with device:)
   --wallet DIR       where tokens are kept (default ~/.local/state/stile/wallet)
   --count N          tokens to fetch, 1 to 100 (default 10)
+  --expiration-precision SECONDS, --max-lifetime SECONDS
+                     as the issuer's issuer.publicMetadata, for tokens with an expiration
+                     (default 86400 and 172800, as there; 3600 and 7200 at least)
   --dev-state DIR    folder of a development sidecar on this machine (default .stile/dev): its CA is
                      trusted, and without --tcti a software TPM of its manufacturer is used
 `;
@@ -105,6 +111,7 @@ async function withAgent(
       ekAlgorithm: ekOf(values.ek),
       readEventLog: () => readEventLog(tpm.tcti, values["event-log"]),
       walletDir: values.wallet ?? developmentFile(development, "wallet") ?? HOME_WALLET,
+      expirationGrid: gridOf(values),
       clock: Date.now,
       random: (length) => Uint8Array.from(randomBytes(length)),
     });
@@ -153,4 +160,18 @@ function countOf(text: string): number {
     throw new CliUsageError("--count: expected 1 to 100");
   }
   return count;
+}
+
+function gridOf(values: Values): ExpirationGrid {
+  const grid = {
+    precisionSeconds: Number(values["expiration-precision"]),
+    maxLifetimeSeconds: Number(values["max-lifetime"]),
+  };
+  try {
+    createClientMetadata({ ...grid, clock: Date.now });
+    return grid;
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new CliUsageError(`--expiration-precision, --max-lifetime: ${error.message}`);
+  }
 }

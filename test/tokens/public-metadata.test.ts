@@ -182,6 +182,15 @@ describe.skipIf(sharedMissing)("type 0xDA7A", () => {
     const issued = await issuer.issue(pending.mediaType, pending.body);
     const tampered = { ...issued, body: issued.body.with(9, (issued.body[9] ?? 0) ^ 1) };
     expect(await codeOfAsync(() => pending.finalize(tampered))).toBe("TOKEN_AUTHENTICATOR_INVALID");
+    // Who changes the metadata on the way, to another value that the issuer signs, gets nothing past the client.
+    const { request } = parseExtendedTokenRequest(pending.body);
+    const other = encodeExtensions([expiring(START + BigInt(HOUR))]);
+    const marked = await issuer.issue(
+      pending.mediaType,
+      encodeExtendedTokenRequest(request, other),
+    );
+    expect(marked.status).toBe(200);
+    expect(await codeOfAsync(() => pending.finalize(marked))).toBe("TOKEN_AUTHENTICATOR_INVALID");
     const [token = new Uint8Array(0)] = await pending.finalize(issued);
     expect(await redeemer.redeem({ token, extensions, scope })).toMatchObject({ outcome: "fresh" });
 

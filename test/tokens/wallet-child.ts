@@ -27,7 +27,7 @@ if (turns === undefined) {
 /** As many as there are, where there are fewer. */
 async function take(count: number): Promise<void> {
   for (let taken = 0; taken < count && wallet.count(digest) > 0; taken += 1) {
-    const token = await wallet.take(digest);
+    const { token } = await wallet.take(digest);
     writeSync(1, `${encodeHex(token.subarray(2, 34))}\n`);
   }
 }

@@ -58,9 +58,12 @@ function serialOf(token: Uint8Array): number {
   return new DataView(Uint8Array.from(nonce).buffer).getUint32(0);
 }
 
+const take = async (wallet: Wallet, digest = digestA): Promise<Uint8Array> =>
+  (await wallet.take(digest)).token;
+
 async function takeAll(wallet: Wallet, digest = digestA): Promise<number[]> {
   const serials: number[] = [];
-  while (wallet.count(digest) > 0) serials.push(serialOf(await wallet.take(digest)));
+  while (wallet.count(digest) > 0) serials.push(serialOf(await take(wallet, digest)));
   return serials.sort((a, b) => a - b);
 }
 
@@ -70,7 +73,7 @@ describe("wallet", () => {
     const first = await open(dir);
     await first.put([...tokens(3), { token: tokenOf(9, digestB), expiresAtMs: LATE_MS }]);
     expect([first.count(digestA), first.count(digestB)]).toEqual([3, 1]);
-    const taken = await first.take(digestA);
+    const taken = await take(first);
     await first.close();
     const second = await open(dir);
     expect([second.count(digestA), second.count(digestB)]).toEqual([2, 1]);
@@ -86,7 +89,7 @@ describe("wallet", () => {
     const wallet = await open(dir, { nowMs: 100 });
     await wallet.put([...tokens(1, 1, 300), ...tokens(1, 2, 200), ...tokens(1, 3, 100)]);
     expect(wallet.count(digestA)).toBe(2);
-    expect(serialOf(await wallet.take(digestA))).toBe(2);
+    expect(serialOf(await take(wallet))).toBe(2);
     await wallet.close();
     const later = await open(dir, { nowMs: 300 });
     expect(await codeOfAsync(() => later.take(digestA))).toBe("TOKEN_WALLET_EMPTY");
@@ -115,7 +118,7 @@ describe("wallet", () => {
     const all = await Promise.all(
       Array.from({ length: 60 }, async (_, i) => {
         if (i % 3 === 2) return wallet.put(tokens(1, 100 + i)).then(() => []);
-        return [serialOf(await wallet.take(digestA))];
+        return [serialOf(await take(wallet))];
       }),
     );
     const rest = await takeAll(wallet);
@@ -136,7 +139,7 @@ describe("wallet", () => {
     const pending: Promise<Uint8Array>[] = [];
     // A take a millisecond: about as fast as the disk, so that some fall into a rewrite.
     while (wallet.count(digestA) > 0 && pending.length < 200) {
-      pending.push(wallet.take(digestA));
+      pending.push(take(wallet));
       await setTimeout(1);
     }
     const serials = (await Promise.all(pending)).map(serialOf);

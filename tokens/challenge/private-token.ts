@@ -4,6 +4,7 @@
  * padded, one header); we read what deployed clients send, as long as it means one thing only.
  */
 import { decodeBase64Url, encodeBase64Url, isStileError, StileError } from "../../wire/index.ts";
+import { type ExtensionEntry, parseExtensionSet } from "../structures/extension-set.ts";
 import {
   parseTokenChallenge,
   peekTokenType,
@@ -29,6 +30,10 @@ export interface PrivateTokenChallenge {
 /** A challenge that was read from a header: hostile until its issuer is known to be trusted. */
 export interface ReceivedChallenge extends PrivateTokenChallenge {
   readonly tokenChallenge: TokenChallenge;
+  /** Of a type with public metadata: the encoded Extensions that the origin would like to see. */
+  readonly extensions?: Uint8Array;
+  /** Of such a type: the extensions that the origin asks for. */
+  readonly extensionSet?: readonly ExtensionEntry[];
 }
 
 /**
@@ -84,11 +89,24 @@ function readChallenge(item: AuthItem): ReceivedChallenge | undefined {
       tokenChallenge,
       ...(keyText === undefined ? {} : { tokenKey: decodeBase64Url(keyText, "token-key") }),
       ...(ageText === undefined ? {} : { maxAgeSeconds: Number(ageText) }),
+      ...(hasPublicMetadata(tokenChallenge.tokenType) ? readWishes(item) : {}),
     };
   } catch (error) {
     if (isStileError(error)) return undefined;
     throw error;
   }
+}
+
+/** draft-ietf-privacypass-auth-scheme-extensions; for another type they are unknown parameters. @throws `WIRE_*` */
+function readWishes(item: AuthItem): Pick<ReceivedChallenge, "extensions" | "extensionSet"> {
+  const extensions = onlyParam(item, "extensions");
+  const extensionSet = onlyParam(item, "extension-set");
+  return {
+    ...(extensions === undefined ? {} : { extensions: decodeBase64Url(extensions, "extensions") }),
+    ...(extensionSet === undefined
+      ? {}
+      : { extensionSet: parseExtensionSet(decodeBase64Url(extensionSet, "extension-set")) }),
+  };
 }
 
 /** What an `Authorization` header presents: hostile where it was received. */

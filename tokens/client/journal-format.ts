@@ -15,12 +15,16 @@ const CHECKSUM_BYTES = 8;
 const FRAME_BYTES = 8;
 const KIND_ADDED = 1;
 const KIND_TAKEN = 2;
+/** As KIND_ADDED, and each token with its extensions, or with none. */
+const KIND_ADDED_EXTENDED = 3;
 
 export interface StoredToken {
   /** The encoded token. */
   readonly token: Uint8Array;
   /** Unix milliseconds. */
   readonly expiresAtMs: number;
+  /** Encoded; of a token whose type has public metadata, and of no other. */
+  readonly extensions?: Uint8Array;
 }
 
 export type JournalEntry =
@@ -84,9 +88,12 @@ function intactPayload(rest: Uint8Array, sha256: Sha256): Uint8Array | undefined
 
 function encodePayload(entry: JournalEntry): Uint8Array {
   if (entry.kind === "taken") return new Writer().u8(KIND_TAKEN).bytes(entry.id).finish();
-  const writer = new Writer().u8(KIND_ADDED);
-  for (const { token, expiresAtMs } of entry.tokens) {
+  // Without extensions as ever: an older version reads it.
+  const isExtended = entry.tokens.some(({ extensions }) => extensions !== undefined);
+  const writer = new Writer().u8(isExtended ? KIND_ADDED_EXTENDED : KIND_ADDED);
+  for (const { token, expiresAtMs, extensions } of entry.tokens) {
     writer.u64(BigInt(expiresAtMs)).vec16(token);
+    if (isExtended) writer.vec16(extensions ?? new Uint8Array());
   }
   return writer.finish();
 }
@@ -96,11 +103,18 @@ function parsePayload(payload: Uint8Array): JournalEntry {
   const reader = new Reader(payload, "journal");
   const kind = reader.u8("kind");
   if (kind === KIND_TAKEN) return { kind: "taken", id: reader.rest("id") };
-  if (kind !== KIND_ADDED) throw damaged();
+  if (kind !== KIND_ADDED && kind !== KIND_ADDED_EXTENDED) throw damaged();
   const tokens: StoredToken[] = [];
   while (reader.remaining > 0) {
     const expiresAtMs = Number(reader.u64("expires_at_ms"));
-    tokens.push({ expiresAtMs, token: Uint8Array.from(reader.vec16("token", 1, 0xffff)) });
+    const token = Uint8Array.from(reader.vec16("token", 1, 0xffff));
+    const extensions =
+      kind === KIND_ADDED ? undefined : Uint8Array.from(reader.vec16("extensions", 0, 0xffff));
+    tokens.push({
+      expiresAtMs,
+      token,
+      ...(extensions === undefined || extensions.length === 0 ? {} : { extensions }),
+    });
   }
   return { kind: "added", tokens };
 }

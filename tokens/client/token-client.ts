@@ -12,6 +12,7 @@ import {
   TokenChallenge as LibraryTokenChallenge,
 } from "@cloudflare/privacypass-ts";
 import { constantTimeEqual, isStileError, StileError } from "../../wire/index.ts";
+import { checkCoarse } from "../metadata/client-metadata.ts";
 import {
   encodeExtendedTokenRequest,
   parseExtendedTokenRequest,
@@ -49,7 +50,7 @@ export interface TokenClientRequest {
   readonly count: number;
   /**
    * Encoded, for a challenge of type 0xDA7A and for no other; they go with the token when it is redeemed.
-   * Take what every client of the issuer takes: `latestExpiration`.
+   * Take what every client of the issuer takes: `createClientMetadata`.
    */
   readonly extensions?: Uint8Array;
 }
@@ -78,7 +79,10 @@ export interface PendingIssuance {
 }
 
 export interface TokenClient {
-  /** Blinds `count` requests: about 25 ms of CPU each. @throws `TOKEN_CHALLENGE_INVALID` */
+  /**
+   * Blinds `count` requests: about 25 ms of CPU each.
+   * @throws `TOKEN_CHALLENGE_INVALID`; `TOKEN_METADATA_REFUSED` for extensions other than a coarse expiration
+   */
   request(request: TokenClientRequest): Promise<PendingIssuance>;
 }
 
@@ -168,7 +172,9 @@ async function blindWithMetadata(
   tokenKey: Uint8Array,
   metadata: Uint8Array,
 ): Promise<Blinded> {
-  const extensions = refusingMalformed(() => parseExtensions(metadata)).extensions.map(
+  const parsed = refusingMalformed(() => parseExtensions(metadata));
+  checkCoarse(parsed);
+  const extensions = parsed.extensions.map(
     ({ extensionData, extensionType }) =>
       new LibraryExtension(extensionType, Uint8Array.from(extensionData)),
   );

@@ -3,7 +3,10 @@
  * taken. It decides nothing about disks.
  */
 import { createHash } from "node:crypto";
-import { encodeHex } from "../../wire/index.ts";
+import { decodeHex, encodeHex, StileError } from "../../wire/index.ts";
+import { soleExpiration } from "../metadata/expiration-policy.ts";
+import { parseExtensions } from "../structures/extensions.ts";
+import { hasPublicMetadata } from "../structures/token-types.ts";
 import { parseToken } from "../structures/token.ts";
 import type { JournalEntry, StoredToken } from "./journal-format.ts";
 
@@ -23,6 +26,10 @@ export interface TokenIndex {
   unknownOf(tokens: readonly HeldToken[]): readonly HeldToken[];
   add(tokens: readonly HeldToken[]): void;
   take(token: HeldToken): void;
+  /** Ids of tokens that were taken, as the journal has them. */
+  taken(): readonly Uint8Array[];
+  /** Forgets those that have expired. @returns how many there were */
+  dropExpired(nowMs: number): number;
   /**
    * After compaction: the journal knows no other token any more, taken or not. One of `tokens` may have
    * been taken while the journal was rewritten, and stays taken.
@@ -65,6 +72,12 @@ export function createTokenIndex(entries: readonly JournalEntry[]): TokenIndex {
       held.delete(token.id);
       taken.add(token.id);
     },
+    taken: () => [...taken].map((id) => decodeHex(id)),
+    dropExpired(nowMs) {
+      const before = held.size;
+      for (const { expiresAtMs, id } of held.values()) if (expiresAtMs <= nowMs) held.delete(id);
+      return before - held.size;
+    },
     forgetAllBut(tokens) {
       const kept = new Set(tokens.map(({ id }) => id));
       for (const id of held.keys()) if (!kept.has(id)) held.delete(id);
@@ -73,14 +86,26 @@ export function createTokenIndex(entries: readonly JournalEntry[]): TokenIndex {
   };
 }
 
-/** @throws RangeError, `WIRE_*`, `TOKEN_TYPE_UNSUPPORTED` */
-export function heldToken({ token, expiresAtMs }: StoredToken): HeldToken {
+/**
+ * A token with public metadata is kept no longer than that says, whatever else was said.
+ * @throws RangeError, `WIRE_*`, `TOKEN_TYPE_UNSUPPORTED`, `TOKEN_METADATA_REFUSED`
+ */
+export function heldToken({ token, expiresAtMs, extensions }: StoredToken): HeldToken {
   if (!Number.isSafeInteger(expiresAtMs) || expiresAtMs < 0) {
     throw new RangeError("expiresAtMs: expected Unix milliseconds");
   }
   const bytes = Uint8Array.from(token);
-  const challenge = encodeHex(parseToken(bytes).challengeDigest);
-  return { token: bytes, expiresAtMs, challenge, id: encodeHex(tokenIdOf(bytes)) };
+  const { challengeDigest, tokenType } = parseToken(bytes);
+  const challenge = encodeHex(challengeDigest);
+  const id = encodeHex(tokenIdOf(bytes));
+  if (hasPublicMetadata(tokenType) !== (extensions !== undefined)) {
+    throw new StileError("TOKEN_METADATA_REFUSED", "extensions: expected those of the token");
+  }
+  if (extensions === undefined) return { token: bytes, expiresAtMs, challenge, id };
+  const copy = Uint8Array.from(extensions);
+  const endMs = Number(soleExpiration(parseExtensions(copy)).timestamp) * 1_000;
+  const earlierMs = Math.min(expiresAtMs, endMs);
+  return { token: bytes, extensions: copy, expiresAtMs: earlierMs, challenge, id };
 }
 
 export function tokenIdOf(token: Uint8Array): Uint8Array {

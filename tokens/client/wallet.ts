@@ -8,6 +8,7 @@
 import { chmod, mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { StileError } from "../../wire/index.ts";
+import type { PresentedToken } from "../challenge/private-token.ts";
 import { type JournalFile, openJournal } from "./journal-file.ts";
 import { MAX_PAYLOAD_BYTES } from "./journal-format.ts";
 import { createTokenIndex, heldToken, sha256, type TokenIndex, tokenIdOf } from "./token-index.ts";
@@ -25,22 +26,28 @@ export interface WalletOptions {
 export interface WalletToken {
   /** The encoded token; verified by whoever finalised it. */
   readonly token: Uint8Array;
-  /** Unix milliseconds from which on it is not handed out: the end of its key or challenge. */
+  /**
+   * Unix milliseconds from which on it is not handed out: the end of its key or challenge. A token that says
+   * an earlier end itself has that.
+   */
   readonly expiresAtMs: number;
+  /** Encoded; of a token whose type has public metadata, and of no other. */
+  readonly extensions?: Uint8Array;
 }
 
 export interface Wallet {
   /**
    * Keeps the tokens; resolves when all of them are on disk, and a crash before keeps all or none.
    * A token that is in the wallet, or was and is still remembered as taken, is not added again.
-   * @throws `WIRE_*`, `TOKEN_TYPE_UNSUPPORTED` for bytes that are no token; RangeError above 1 MiB
+   * @throws `WIRE_*`, `TOKEN_TYPE_UNSUPPORTED` for bytes that are no token; `TOKEN_METADATA_REFUSED` for one
+   * without its extensions, or with more than an expiration; RangeError above 1 MiB
    */
   put(tokens: readonly WalletToken[]): Promise<void>;
   /**
-   * A token for the challenge with this SHA-256, the one that expires first. It is gone from the
-   * wallet for good. @throws `TOKEN_WALLET_EMPTY`
+   * A token for the challenge with this SHA-256, the one that expires first, and what is to be presented
+   * with it. It is gone from the wallet for good. @throws `TOKEN_WALLET_EMPTY`
    */
-  take(challengeDigest: Uint8Array): Promise<Uint8Array>;
+  take(challengeDigest: Uint8Array): Promise<PresentedToken>;
   /** How many tokens for this challenge could be taken now. */
   count(challengeDigest: Uint8Array): number;
   /** Waits for running calls and frees the lock. Later calls reject with `TOKEN_WALLET_DAMAGED`. */
@@ -60,11 +67,23 @@ export async function openWallet(options: WalletOptions): Promise<Wallet> {
   const lock = lockWallet(join(options.dir, "wallet.lock"));
   try {
     const { journal, entries } = await openJournal(join(options.dir, "wallet.journal"), sha256);
-    return createWallet(journal, lock, createTokenIndex(entries), options);
+    const index = createTokenIndex(entries);
+    await dropExpired(journal, index, options.clock());
+    return createWallet(journal, lock, index, options);
   } catch (error) {
     lock.release();
     throw error;
   }
+}
+
+/** From the disk, too. What was taken stays known: it must not be added again. */
+async function dropExpired(journal: JournalFile, index: TokenIndex, nowMs: number): Promise<void> {
+  if (index.dropExpired(nowMs) === 0) return;
+  const live = index.live(nowMs);
+  await journal.rewrite([
+    ...live.map((token) => ({ kind: "added" as const, tokens: [token] })),
+    ...index.taken().map((id) => ({ kind: "taken" as const, id })),
+  ]);
 }
 
 function createWallet(
@@ -85,10 +104,14 @@ function createWallet(
 
   return {
     async put(tokens) {
-      const bytes = tokens.reduce((sum, { token }) => sum + token.length + 10, 1);
+      const bytes = tokens.reduce(
+        (sum, { extensions, token }) => sum + token.length + (extensions?.length ?? 0) + 12,
+        1,
+      );
       if (bytes > MAX_PAYLOAD_BYTES) throw new RangeError("expected at most 1 MiB of tokens");
       const incoming = tokens.map(heldToken);
       await writes.inTurn(async () => {
+        index.dropExpired(clock());
         const fresh = index.unknownOf(incoming);
         if (fresh.length === 0) return;
         await journal.append({ kind: "added", tokens: fresh });
@@ -107,7 +130,11 @@ function createWallet(
         await journal.append({ kind: "taken", id: tokenIdOf(held.token) });
         await compactIfWorthwhile();
       });
-      return Uint8Array.from(held.token);
+      const { extensions, token } = held;
+      return {
+        token: Uint8Array.from(token),
+        ...(extensions === undefined ? {} : { extensions: Uint8Array.from(extensions) }),
+      };
     },
     count: (challengeDigest) => index.available(challengeDigest, clock()).length,
     close: () =>

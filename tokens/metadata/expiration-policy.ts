@@ -43,7 +43,7 @@ export function createExpirationPolicy(
   const nowSeconds = (): bigint => BigInt(Math.floor(grid.clock() / 1_000));
   return {
     checkRequested(extensions) {
-      const { timestamp, timestampPrecision } = onlyExpiration(extensions);
+      const { timestamp, timestampPrecision } = soleExpiration(extensions);
       const isOnGrid = timestampPrecision === precision && timestamp % precision === 0n;
       const now = nowSeconds();
       const isInRange = timestamp > now && timestamp <= now + BigInt(grid.maxLifetimeSeconds);
@@ -52,7 +52,7 @@ export function createExpirationPolicy(
       }
     },
     checkPresented(extensions) {
-      if (onlyExpiration(extensions).timestamp > nowSeconds()) return;
+      if (soleExpiration(extensions).timestamp > nowSeconds()) return;
       throw new StileError("TOKEN_EXPIRED", "expiration: expected an instant that is to come");
     },
   };
@@ -85,8 +85,11 @@ export function latestExpiration(grid: ExpirationGrid, nowMs: number): Uint8Arra
   return encodeExtensions([expirationExtension({ timestampPrecision: precision, timestamp })]);
 }
 
-/** An extension twice, or one that is not known, is metadata like any other: it is refused, never ignored. */
-function onlyExpiration({ extensions }: Extensions): ExpirationTimestamp {
+/**
+ * An extension twice, or one that is not known, is metadata like any other: it is refused, never ignored.
+ * @throws `TOKEN_METADATA_REFUSED`
+ */
+export function soleExpiration({ extensions }: Extensions): ExpirationTimestamp {
   const [extension, ...others] = extensions;
   if (extension?.extensionType !== EXTENSION_TYPE_EXPIRATION || others.length > 0) {
     throw refused("extensions: expected one expiration and nothing else");
