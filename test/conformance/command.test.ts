@@ -11,7 +11,7 @@ import {
 } from "../../service/conformance/index.ts";
 import type { Result } from "../../service/conformance/model.ts";
 import { CliUsageError } from "../../service/cli/usage.ts";
-import { freePort } from "../support/child-sidecar.ts";
+import { freePort } from "../support/free-port.ts";
 import { captured } from "../support/conformance.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "stile-conformance-"));

@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { CONFORMANCE_CHECKS, createConformanceHttp } from "../../service/conformance/index.ts";
-import { freePort } from "../support/child-sidecar.ts";
+import { freePort } from "../support/free-port.ts";
 import { captured, runSuite } from "../support/conformance.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
 import { codeOfAsync } from "../support/reject.ts";

@@ -13,7 +13,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { exchange, type ExchangeAnswer } from "../../service/agent/exchange.ts";
 import { parseWwwAuthenticate } from "../../tokens/index.ts";
-import { freePort } from "../support/child-sidecar.ts";
+import { freePort } from "../support/free-port.ts";
 import { forgeClearances, openClearanceKey } from "../support/clearance-forger.ts";
 import { openRaw, rawGet } from "../support/raw-client.ts";
 import { writeClearanceKey, writeRecipeFiles } from "../support/recipe-files.ts";

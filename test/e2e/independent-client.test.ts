@@ -23,7 +23,8 @@ import {
 } from "../../attest/agent/index.ts";
 import { exchange, type ExchangeAnswer } from "../../service/agent/exchange.ts";
 import { openManufacturerCa, startSwtpm, type Swtpm } from "../../swtpm/index.ts";
-import { type ChildSidecar, freePort, startChildSidecar } from "../support/child-sidecar.ts";
+import { type ChildSidecar, startChildSidecar } from "../support/child-sidecar.ts";
+import { freePort } from "../support/free-port.ts";
 
 describe("privacypass-ts over HTTPS", () => {
   const dir = mkdtempSync(join(tmpdir(), "stile-client-"));

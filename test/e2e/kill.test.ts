@@ -11,7 +11,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { exchange } from "../../service/agent/exchange.ts";
 import { parseWwwAuthenticate } from "../../tokens/index.ts";
-import { type ChildSidecar, freePort, startChildSidecar } from "../support/child-sidecar.ts";
+import { type ChildSidecar, startChildSidecar } from "../support/child-sidecar.ts";
+import { freePort } from "../support/free-port.ts";
 import { type Mint, openMint } from "../support/mint.ts";
 import { pipelineRaw, rawGet, type RawTarget } from "../support/raw-client.ts";
 

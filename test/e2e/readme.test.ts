@@ -8,7 +8,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type ChildSidecar, freePort, startChildSidecar } from "../support/child-sidecar.ts";
+import { type ChildSidecar, startChildSidecar } from "../support/child-sidecar.ts";
+import { freePort } from "../support/free-port.ts";
 
 const root = join(import.meta.dirname, "..", "..");
 const readme = readFileSync(join(root, "README.md"), "utf8");

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface, type Interface } from "node:readline";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { freePort } from "../support/child-sidecar.ts";
+import { freePort } from "../support/free-port.ts";
 import { startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
 
 const GO = process.env["STILE_GO"] ?? "/usr/local/go/bin/go";

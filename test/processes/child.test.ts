@@ -13,7 +13,7 @@ import {
 } from "../../service/processes/process-settings.ts";
 import { changedSettings } from "../../service/processes/settings.ts";
 import { encodePeer, parsePeer } from "../../service/processes/told-peer.ts";
-import { freePort } from "../support/child-sidecar.ts";
+import { freePort } from "../support/free-port.ts";
 import { codeOf, codeOfAsync } from "../support/reject.ts";
 import { prepareServe, startServe } from "../support/serve-child.ts";
 

@@ -9,7 +9,7 @@ import { describe, expect, it, onTestFinished } from "vitest";
 import { checkConfig, type Config } from "../../service/config/index.ts";
 import { developmentCertificates } from "../../service/dev/certificates.ts";
 import { prepareDevelopment } from "../../service/dev/development.ts";
-import { freePort } from "../support/child-sidecar.ts";
+import { freePort } from "../support/free-port.ts";
 import { openKeeper, openWorker } from "../support/keeper-and-workers.ts";
 import { type ClientCertificate, makeCertificate } from "../support/split.ts";
 

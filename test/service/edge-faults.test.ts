@@ -1,9 +1,9 @@
 /** What a client gets where something behind the edge fails: a token that it paid is not lost. */
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { CLEARANCE_COOKIE } from "../../service/edge/clearance.ts";
+import { freePort } from "../support/free-port.ts";
 import { openRaw, rawGet } from "../support/raw-client.ts";
 import { problemIn, startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
 import { EXAMPLE_KEY } from "../support/websocket-example.ts";
@@ -19,9 +19,7 @@ async function listening(port: number): Promise<Server> {
 }
 
 beforeAll(async () => {
-  const placeholder = await listening(0);
-  upstreamPort = (placeholder.address() as AddressInfo).port;
-  placeholder.close();
+  upstreamPort = await freePort();
   target = await startTestSidecar({ upstreamUrl: `http://127.0.0.1:${upstreamPort}` });
 });
 afterAll(() => target.stop());

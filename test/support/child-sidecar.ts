@@ -1,7 +1,6 @@
 /** A development sidecar in a process of its own, which a test may kill and start again. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 
 const root = join(import.meta.dirname, "..", "..");
@@ -41,14 +40,4 @@ export async function startChildSidecar(stateDir: string, port: number): Promise
       await exited;
     },
   };
-}
-
-/** A port that was free a moment ago. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
 }

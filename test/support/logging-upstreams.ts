@@ -8,7 +8,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
-import { freePort } from "./child-sidecar.ts";
+import { freePort } from "./free-port.ts";
 
 export const LOGGING_UPSTREAMS = ["nginx", "haproxy"] as const;
 export type LoggingUpstreamName = (typeof LOGGING_UPSTREAMS)[number];

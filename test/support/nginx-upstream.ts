@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { freePort } from "./child-sidecar.ts";
+import { freePort } from "./free-port.ts";
 import { nginxFolders, startProxy } from "./proxy-process.ts";
 import { closeAfterTest } from "./tls-edges.ts";
 

@@ -5,12 +5,11 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createSocket } from "node:dgram";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { exchange } from "../../service/agent/exchange.ts";
 import { developmentCertificates } from "../../service/dev/certificates.ts";
-import { freePort } from "./child-sidecar.ts";
+import { freePort } from "./free-port.ts";
 
 export const pebbleMissing: boolean = spawnSync("pebble", ["-h"]).error !== undefined;
 if (pebbleMissing)
@@ -40,8 +39,11 @@ export interface PebbleOptions {
 export async function startPebble(options: PebbleOptions = {}): Promise<Pebble> {
   const dir = mkdtempSync(join(tmpdir(), "stile-pebble-"));
   const own = await developmentCertificates(dir, Date.now());
-  const [port, managementPort, httpPort, tlsPort] = await freePorts(4);
-  const dnsPort = await freeUdpPort();
+  const port = await freePort();
+  const managementPort = await freePort();
+  const httpPort = await freePort();
+  const tlsPort = await freePort();
+  const dnsPort = await freePort();
   const configFile = join(dir, "pebble.json");
   const config = {
     listenAddress: `127.0.0.1:${port}`,
@@ -101,17 +103,4 @@ async function untilAnswers(ask: () => Promise<unknown>, server: ChildProcess): 
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
   throw new Error("pebble did not start");
-}
-
-async function freePorts(count: 4): Promise<[number, number, number, number]>;
-async function freePorts(count: number): Promise<number[]> {
-  return Promise.all(Array.from({ length: count }, () => freePort()));
-}
-
-async function freeUdpPort(): Promise<number> {
-  const socket = createSocket("udp4").bind(0, "127.0.0.1");
-  await once(socket, "listening");
-  const { port } = socket.address();
-  socket.close();
-  return port;
 }

@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import type { Config } from "../../service/config/index.ts";
 import { type DevelopmentOverrides, prepareDevelopment } from "../../service/dev/development.ts";
-import { freePort } from "./child-sidecar.ts";
+import { freePort } from "./free-port.ts";
 
 export interface ServeFiles {
   readonly dir: string;

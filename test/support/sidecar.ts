@@ -12,7 +12,7 @@ import { type DevelopmentOverrides, prepareDevelopment } from "../../service/dev
 import type { Log } from "../../service/log.ts";
 import { type Sidecar, startSidecar } from "../../service/sidecar.ts";
 import { parseWwwAuthenticate, type ReceivedChallenge } from "../../tokens/index.ts";
-import { freePort } from "./child-sidecar.ts";
+import { freePort } from "./free-port.ts";
 import { type Mint, openMint } from "./mint.ts";
 import type { RawTarget } from "./raw-client.ts";
 

@@ -9,7 +9,7 @@ import { developmentCertificates } from "../../service/dev/certificates.ts";
 import { type DemoUpstream, startDemoUpstream } from "../../service/dev/demo-upstream.ts";
 import { type Sidecar, startSidecar } from "../../service/sidecar.ts";
 import { type ManufacturerCa, openManufacturerCa } from "../../swtpm/index.ts";
-import { freePort } from "./child-sidecar.ts";
+import { freePort } from "./free-port.ts";
 
 export type SplitRole = "edge" | "attester" | "issuer";
 

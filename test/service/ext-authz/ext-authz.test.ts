@@ -19,7 +19,7 @@ import type { DevelopmentOverrides } from "../../../service/dev/development.ts";
 import { createUnaryServer } from "../../../service/edge/ext-authz/grpc.ts";
 import { readMessage } from "../../../service/edge/ext-authz/protobuf.ts";
 import { concatBytes } from "../../../wire/index.ts";
-import { freePort } from "../../support/child-sidecar.ts";
+import { freePort } from "../../support/free-port.ts";
 import { codeOfAsync } from "../../support/reject.ts";
 import { startTestSidecar, type TestSidecar } from "../../support/sidecar.ts";
 import { checkRequest } from "./check-request.ts";

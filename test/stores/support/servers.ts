@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { Client } from "pg";
-import { freePort } from "../../support/child-sidecar.ts";
+import { freePort } from "../../support/free-port.ts";
 
 const run = promisify(execFile);
 const START_MS = 15_000;

@@ -18,7 +18,7 @@ import {
   type PassthroughRecord,
   type PassthroughRoute,
 } from "../../../tls/index.ts";
-import { freePort } from "../../support/child-sidecar.ts";
+import { freePort } from "../../support/free-port.ts";
 import { type IssuedFiles, opensslCa, type OpensslCa } from "../../support/openssl-ca.ts";
 import { hasProgram, nginxFolders, startProxy } from "../../support/proxy-process.ts";
 import { startRelay } from "../../support/relay.ts";

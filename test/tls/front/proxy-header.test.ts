@@ -9,7 +9,7 @@ import {
   type ProxiedConnection,
   type ProxyVersion,
 } from "../../../tls/index.ts";
-import { freePort } from "../../support/child-sidecar.ts";
+import { freePort } from "../../support/free-port.ts";
 import {
   hasProgram,
   nginxFolders,

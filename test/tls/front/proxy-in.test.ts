@@ -10,7 +10,7 @@ import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import type { FrontOptions, ListenerLimits } from "../../../tls/index.ts";
 import { encodeProxyHeader, type ProxyVersion } from "../../../tls/index.ts";
-import { freePort } from "../../support/child-sidecar.ts";
+import { freePort } from "../../support/free-port.ts";
 import { hasProgram, hasStreams, startProxy } from "../../support/proxy-process.ts";
 import { type Relay, startRelay } from "../../support/relay.ts";
 import {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { forwardedHeadersOf } from "../../../tls/forwarded-headers.ts";
-import { freePort } from "../../support/child-sidecar.ts";
+import { freePort } from "../../support/free-port.ts";
 import { openH2, requestH2 } from "../../support/h2-client.ts";
 import { nginxUpstream } from "../../support/nginx-upstream.ts";
 import { opensslCa } from "../../support/openssl-ca.ts";
