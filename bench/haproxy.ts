@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { JWK } from "jose";
 import { exchange } from "../service/agent/exchange.ts";
-import { freePort } from "../test/support/child-sidecar.ts";
+import { freePort } from "../test/support/free-port.ts";
 import { hasProxy, type RecipeProxy, startRecipe } from "../test/support/recipe-proxy.ts";
 import { line, ratio } from "./format.ts";
 import { clearanceHeader } from "./requests.ts";

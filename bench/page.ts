@@ -9,7 +9,7 @@ import { prepareDevelopment } from "../service/dev/development.ts";
 import { startDemoUpstream } from "../service/dev/demo-upstream.ts";
 import { startSidecar } from "../service/sidecar.ts";
 import { CHROMIUM, launchBrowser, newVisitor, stateIs } from "../test/web/browser.ts";
-import { freePort } from "../test/support/child-sidecar.ts";
+import { freePort } from "../test/support/free-port.ts";
 
 export interface PageFigures {
   /** Milliseconds, medians. */

@@ -8,7 +8,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect, type TLSSocket } from "node:tls";
-import { freePort } from "../test/support/child-sidecar.ts";
+import { freePort } from "../test/support/free-port.ts";
 import { ratio } from "./format.ts";
 import { http2Load } from "./h2.ts";
 import { idleBytes } from "./idle.ts";

@@ -6,7 +6,7 @@ import { expect, it, onTestFinished } from "vitest";
 import { exchange, type ExchangeAnswer } from "../../service/agent/exchange.ts";
 import { startDemoUpstream } from "../../service/dev/demo-upstream.ts";
 import { prepareDevelopment } from "../../service/dev/development.ts";
-import { freePort } from "../support/child-sidecar.ts";
+import { freePort } from "../support/free-port.ts";
 import { openKeeper, openWorker } from "../support/keeper-and-workers.ts";
 import { problemIn } from "../support/sidecar.ts";
 import { newAgentKeys, signedHeaders } from "../support/signing-agent.ts";

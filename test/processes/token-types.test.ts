@@ -16,7 +16,7 @@ import {
   parseWwwAuthenticate,
 } from "../../tokens/index.ts";
 import { type AttestedDevice, openAttestedDevice } from "../support/attested-device.ts";
-import { freePort } from "../support/child-sidecar.ts";
+import { freePort } from "../support/free-port.ts";
 import { openKeeper, openWorker } from "../support/keeper-and-workers.ts";
 import { storeMetadataKey } from "../support/metadata-key.ts";
 import { blindedFor, tokenOf } from "../support/private-token.ts";

@@ -65,8 +65,10 @@ export async function prepareServe(
     },
   });
   const configFile = join(dir, "stile.yaml");
+  // Of another role: their defaults are not to be written.
+  const issuer = { ...config.issuer, attesters: undefined, tenants: undefined };
   const write = (change: Readonly<Record<string, unknown>>): void => {
-    writeFileSync(configFile, JSON.stringify({ ...config, ...settings, ...change }));
+    writeFileSync(configFile, JSON.stringify({ ...config, issuer, ...settings, ...change }));
   };
   write({});
   return {
