@@ -79,23 +79,37 @@ export async function batchRequests(server: BenchServer, spec: BatchSpec): Promi
   const isRsa = spec.tokenType === TOKEN_TYPE_BLIND_RSA;
   const mediaType = isRsa ? MEDIA_TYPE_GENERIC_BATCH_REQUEST : MEDIA_TYPE_AMORTIZED_BATCH_REQUEST;
   const requests: Uint8Array[] = [];
-  for (let i = 0; i < spec.batches; i += 1) {
-    const body = isRsa
-      ? rsaBatch(spec.size, truncatedTokenKeyId)
-      : voprfBatch(spec, truncatedTokenKeyId);
-    const proof = await createDpopProof({
+  const proofOf = async (nonce?: string): Promise<string> =>
+    createDpopProof({
       device,
       method: "POST",
       uri: `${url}/token-request`,
       accessToken,
+      nonce,
       clock: Date.now,
       random: (length) => Uint8Array.from(randomBytes(length)),
     });
+  // The result is not of the sidecar's own run, so that each proof needs a nonce.
+  const asked = await exchange({
+    url: `${url}/token-request`,
+    method: "POST",
+    headers: {
+      authorization: `DPoP ${accessToken}`,
+      dpop: await proofOf(),
+      "content-type": mediaType,
+    },
+    ca: server.ca,
+  });
+  const nonce = String(asked.headers["dpop-nonce"]);
+  for (let i = 0; i < spec.batches; i += 1) {
+    const body = isRsa
+      ? rsaBatch(spec.size, truncatedTokenKeyId)
+      : voprfBatch(spec, truncatedTokenKeyId);
     const head = [
       "POST /token-request HTTP/1.1",
       `Host: ${server.host}`,
       `Authorization: DPoP ${accessToken}`,
-      `DPoP: ${proof}`,
+      `DPoP: ${await proofOf(nonce)}`,
       `Content-Type: ${mediaType}`,
       `Content-Length: ${body.length}`,
       "",

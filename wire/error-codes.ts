@@ -48,6 +48,8 @@ export const ERROR_CODES = {
   ATTEST_RESULT_INVALID:
     "an attestation result is malformed, forged, expired or for another audience",
   ATTEST_PROOF_INVALID: "a DPoP proof is malformed, stale, replayed or made with another key",
+  ATTEST_PROOF_NONCE_REQUIRED:
+    "a DPoP proof needs our nonce, since it may have been used before a restart or a jump of the clock",
   ATTEST_DEVICE_REVOKED: "the device, its manufacturer or its class is revoked here",
   ATTEST_REGISTRY_UNAVAILABLE: "the device registry cannot answer, so the device is refused",
   ATTEST_ALLOWANCE_EXCEEDED: "the device has used up its tokens for this window",

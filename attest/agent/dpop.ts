@@ -16,6 +16,8 @@ export interface DpopProofOptions {
   readonly uri: string;
   /** The token that is sent along, for `ath`. */
   readonly accessToken?: string;
+  /** What the server asked for with `DPoP-Nonce` (§8). */
+  readonly nonce?: string | undefined;
   /** Unix milliseconds. */
   readonly clock: () => number;
   readonly random: (length: number) => Uint8Array;
@@ -31,6 +33,7 @@ export async function createDpopProof(options: DpopProofOptions): Promise<string
     htu: `${uri.origin}${uri.pathname}`,
     iat: Math.floor(options.clock() / 1000),
     ...(options.accessToken === undefined ? {} : { ath: hashOf(options.accessToken) }),
+    ...(options.nonce === undefined ? {} : { nonce: options.nonce }),
   };
   const signed = `${encodeJson(header)}.${encodeJson(payload)}`;
   const signature = await options.device.signEs256(encodeUtf8(signed));

@@ -53,6 +53,8 @@ export interface AttestationResultSignerOptions {
   readonly issuer: string;
   readonly audience: string;
   readonly lifetimeSeconds: number;
+  /** Names this run of the attester in each result; see `DpopVerifierOptions`. Without it, none is named. */
+  readonly run?: string;
   /** Unix milliseconds. */
   readonly clock: () => number;
   readonly verifierId: { readonly developer: string; readonly build: string };
@@ -63,6 +65,7 @@ const TYPE = "eat-ear+jwt";
 const EAT_PROFILE = "tag:github.com,2023:veraison/ear";
 /** Names of our own claims have a collision-resistant form (RFC 7519 §4.2). */
 const CHANNEL_BINDING_CLAIM = "urn:stile:channel-binding";
+const RUN_CLAIM = "urn:stile:run";
 /** A result is about 1,100 characters. */
 const MAX_JWT_CHARS = 4_096;
 /** Base64url of 32 bytes. */
@@ -104,6 +107,7 @@ function payloadOf(
     "ear.verifier-id": options.verifierId,
     cnf: { jwk: claims.deviceKey },
     [CHANNEL_BINDING_CLAIM]: claims.channelBinding,
+    ...(options.run === undefined ? {} : { [RUN_CLAIM]: options.run }),
     submods: {
       [claims.attestedBy ?? "tpm"]: {
         "ear.status": statusOf(vector),
@@ -122,6 +126,8 @@ export interface VerifiedAttestationResult {
   readonly deviceKey: Es256PublicJwk;
   readonly channelBinding: "tls-exporter" | "none";
   readonly trustworthiness: TrustworthinessVector;
+  /** The run of the attester that made it, where it says so. */
+  readonly run?: string;
 }
 
 export interface AttestationResultVerifier {
@@ -175,7 +181,7 @@ export function createAttestationResultVerifier(
 
 function resultOf(payload: JsonObject): VerifiedAttestationResult {
   const { cnf, submods, sub } = payload;
-  const channelBinding = payload[CHANNEL_BINDING_CLAIM];
+  const { [CHANNEL_BINDING_CLAIM]: channelBinding, [RUN_CLAIM]: run } = payload;
   const attestedBy = onlySubmodule(submods);
   const trustworthiness = affirmingVector(field(submods, attestedBy ?? ""));
   if (
@@ -194,6 +200,7 @@ function resultOf(payload: JsonObject): VerifiedAttestationResult {
     deviceKey: confirmationKey(cnf),
     channelBinding,
     trustworthiness,
+    ...(typeof run === "string" ? { run } : {}),
   };
 }
 

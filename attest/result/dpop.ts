@@ -1,10 +1,12 @@
 /**
  * DPoP proofs (RFC 9449): whoever uses an attestation result shows, for each request anew, that it has
- * the device key the result confirms. Checked by §4.3, step by step; ES256 only, as the key is.
+ * the device key the result confirms. Checked by §4.3, step by step; ES256 only, as the key is. What keeps a
+ * proof from being used twice is in `dpop-memory.ts`.
  */
 import { decodeBase64Url, encodeBase64Url, encodeUtf8, StileError } from "../../wire/index.ts";
 import type { AttestCrypto } from "../crypto.ts";
 import { encodeEcSpki } from "../structures/spki.ts";
+import { createDpopMemory } from "./dpop-memory.ts";
 import { type Es256PublicJwk, es256PublicJwk } from "./attestation-result.ts";
 import { isJwtType, isWithinTimes, type JsonObject, verifyEs256Jws } from "./es256-jws.ts";
 
@@ -12,6 +14,11 @@ export interface DpopVerifierOptions {
   readonly crypto: AttestCrypto;
   /** Unix milliseconds. */
   readonly clock: () => number;
+  /** Milliseconds of a clock that never jumps: what was used is remembered by it. */
+  readonly monotonicMs: () => number;
+  readonly random: (length: number) => Uint8Array;
+  /** Names this run of the attester, as its results do: drawn at its start, never used again. */
+  readonly run: string;
   /** How far `iat` may lie from now, both ways, in seconds. Default 60. */
   readonly maxAgeSeconds?: number;
   /** Proofs that are remembered; when full, new ones are refused rather than old ones forgotten. */
@@ -29,11 +36,15 @@ export interface DpopCheck {
   readonly accessToken: string;
   /** The key that the result confirms. */
   readonly jwk: Es256PublicJwk;
+  /** The run that made the result, by its claim. */
+  readonly run: string | undefined;
 }
 
 export interface DpopVerifier {
-  /** @throws `ATTEST_PROOF_INVALID` */
+  /** @throws `ATTEST_PROOF_INVALID`; `ATTEST_PROOF_NONCE_REQUIRED` where a proof with our nonce would do */
   readonly verify: (check: DpopCheck) => Promise<void>;
+  /** RFC 9449 §8, for the next proof; good for `maxAgeSeconds` at least. */
+  readonly nonce: () => string;
 }
 
 /** A proof is about 500 characters. */
@@ -45,8 +56,14 @@ const DEFAULT_MAX_REMEMBERED = 200_000;
 
 export function createDpopVerifier(options: DpopVerifierOptions): DpopVerifier {
   const maxAgeSeconds = options.maxAgeSeconds ?? DEFAULT_MAX_AGE_SECONDS;
-  const replays = createReplayMemory(options, maxAgeSeconds * 1_000);
+  const memory = createDpopMemory({
+    monotonicMs: options.monotonicMs,
+    random: options.random,
+    windowMs: maxAgeSeconds * 1_000,
+    maxRemembered: options.maxRemembered ?? DEFAULT_MAX_REMEMBERED,
+  });
   return {
+    nonce: memory.nonce,
     verify: async (check) => {
       const { proof } = check;
       // 1. there is not more than one DPoP header; 2. it is one well-formed JWT
@@ -59,7 +76,8 @@ export function createDpopVerifier(options: DpopVerifierOptions): DpopVerifier {
       if (payload["htm"] !== check.method) throw invalid("htm is not this request's method");
       if (!isSameUri(payload["htu"], check.uri)) throw invalid("htu is not this request's URI");
       // 11. iat lies in the window
-      const ageSeconds = Math.abs(options.clock() / 1_000 - Number(payload["iat"]));
+      const iat = Number(payload["iat"]);
+      const ageSeconds = Math.abs(options.clock() / 1_000 - iat);
       if (!(ageSeconds <= maxAgeSeconds)) throw invalid("iat is too far from now");
       // 12. ath, and the key is the one that the result confirms
       if (payload["ath"] !== hashOf(options.crypto, check.accessToken)) {
@@ -68,12 +86,13 @@ export function createDpopVerifier(options: DpopVerifierOptions): DpopVerifier {
       if (key.x !== check.jwk.x || key.y !== check.jwk.y) {
         throw invalid("the key is not the one that the result confirms");
       }
-      // §11.1: once; last, so that only proofs of the right key are remembered
-      const { jti } = payload;
+      // 10. the nonce, where one is needed; §11.1: once. Last, so that only proofs of the right key are remembered
+      const { jti, nonce } = payload;
       if (typeof jti !== "string" || jti.length === 0 || jti.length > MAX_JTI_CHARS) {
         throw invalid("jti is missing");
       }
-      replays.useOnce(`${key.x} ${jti}`);
+      const isOfThisRun = check.run === options.run;
+      memory.useOnce({ name: `${key.x} ${jti}`, iat, nonce, isOfThisRun });
     },
   };
 }
@@ -129,29 +148,6 @@ function isSameUri(claimed: unknown, uri: string): boolean {
 
 function hashOf(crypto: AttestCrypto, token: string): string {
   return encodeBase64Url(crypto.hash("sha256", encodeUtf8(token)));
-}
-
-/** Remembers each name until a proof with it could not be fresh any more. */
-function createReplayMemory(
-  options: DpopVerifierOptions,
-  maxAgeMs: number,
-): { readonly useOnce: (name: string) => void } {
-  const maxRemembered = options.maxRemembered ?? DEFAULT_MAX_REMEMBERED;
-  /** In the order of insertion, which is the order of expiry. */
-  const expiry = new Map<string, number>();
-  return {
-    useOnce: (name) => {
-      const nowMs = options.clock();
-      for (const [known, expiresAtMs] of expiry) {
-        if (expiresAtMs >= nowMs) break;
-        expiry.delete(known);
-      }
-      if (expiry.has(name)) throw invalid("the proof was used before");
-      if (expiry.size >= maxRemembered) throw invalid("too many proofs are remembered");
-      // Twice the window, both ends included: iat may lie that far ahead and the proof still be fresh.
-      expiry.set(name, nowMs + 2 * maxAgeMs);
-    },
-  };
 }
 
 function invalid(message: string, cause?: unknown): StileError {

@@ -10,7 +10,7 @@ import { createTokenClient, type WalletToken } from "../../tokens/client/index.t
 import type { ReceivedChallenge } from "../../tokens/index.ts";
 import { isStileError } from "../../wire/index.ts";
 import type { AgentOptions } from "./agent.ts";
-import { exchange } from "./exchange.ts";
+import { exchange, type ExchangeAnswer } from "./exchange.ts";
 
 export interface TokenSource {
   readonly attest: () => Promise<Attested>;
@@ -96,19 +96,25 @@ async function post(
   pending: Pending,
 ): Promise<Parameters<Pending["finalize"]>[0]> {
   const url = `${attester}/token-request`;
-  const proof = { device, method: "POST", uri: url, accessToken, clock, random };
-  const answer = await exchange({
-    url,
-    method: "POST",
-    headers: {
-      authorization: `DPoP ${accessToken}`,
-      dpop: await createDpopProof(proof),
-      "content-type": pending.mediaType,
-      accept: pending.accept,
-    },
-    body: pending.body,
-    ca,
-  });
+  const ask = async (nonce?: string): Promise<ExchangeAnswer> => {
+    const proof = { device, method: "POST", uri: url, accessToken, nonce, clock, random };
+    return exchange({
+      url,
+      method: "POST",
+      headers: {
+        authorization: `DPoP ${accessToken}`,
+        dpop: await createDpopProof(proof),
+        "content-type": pending.mediaType,
+        accept: pending.accept,
+      },
+      body: pending.body,
+      ca,
+    });
+  };
+  const first = await ask();
+  const nonce = first.status === 401 ? first.headers["dpop-nonce"] : undefined;
+  // RFC 9449 §8: once more, with what the attester wants in the proof. It has issued nothing yet.
+  const answer = typeof nonce === "string" ? await ask(nonce) : first;
   const mediaType = (answer.headers["content-type"] ?? "").split(";")[0]?.trim() ?? "";
   return { status: answer.status, mediaType, body: answer.body };
 }

@@ -13,7 +13,7 @@ import {
 } from "../../attest/index.ts";
 import { createNodeAttestCrypto } from "../../attest/node/index.ts";
 import type { Issuer } from "../../tokens/index.ts";
-import { isStileError, StileError } from "../../wire/index.ts";
+import { encodeBase64Url, isStileError, StileError } from "../../wire/index.ts";
 import type { AttesterConfig } from "../config/index.ts";
 import { batchLimits } from "../issuer/compose.ts";
 import { peerOf } from "../http/peer.ts";
@@ -29,6 +29,9 @@ import { registerAttesterRoutes } from "./routes.ts";
 import { composeWebAuthn } from "./webauthn-compose.ts";
 
 const DAY_MS = 86_400_000;
+const RUN_BYTES = 16;
+const random = (length: number): Uint8Array => Uint8Array.from(randomBytes(length));
+const monotonicMs = (): number => performance.now();
 
 export interface AttesterDeps extends AttesterState {
   /** In joint mode the issuer is in this process; it still gets the request bytes and nothing else. */
@@ -51,6 +54,8 @@ export async function composeAttester(
   const roots = await readRoots(settings);
   const policy = await loadPolicy(settings.policyFile, settings, roots);
   onClose(sweepDaily(registry, log));
+  // New with each start, and the memory of proofs with it.
+  const run = encodeBase64Url(random(RUN_BYTES));
   const identity = {
     ...secrets.resultKey,
     issuer: config.publicUrl,
@@ -60,12 +65,13 @@ export async function composeAttester(
   const resultSigner = createAttestationResultSigner({
     ...identity,
     lifetimeSeconds: settings.resultSeconds,
+    run,
     verifierId: { developer: "stile", build: VERSION },
   });
   registerAttesterRoutes(app, {
     attester: createTpmAttester({
       crypto,
-      random: (length) => Uint8Array.from(randomBytes(length)),
+      random,
       clock,
       roots,
       policy,
@@ -76,7 +82,7 @@ export async function composeAttester(
     }),
     resultSigner,
     resultVerifier: createAttestationResultVerifier({ ...identity, crypto }),
-    dpopVerifier: createDpopVerifier({ crypto, clock }),
+    dpopVerifier: createDpopVerifier({ crypto, clock, monotonicMs, random, run }),
     allowances,
     registry,
     classLimits: new Map(policy.classes.map(({ name, tokens }) => [name, tokens])),

@@ -103,7 +103,7 @@ function registerTokenRequests(app: FastifyInstance, options: AttesterRoutesOpti
           .send(Buffer.from(result.body));
       } catch (error) {
         options.metrics.tokenRequests.inc({ outcome: outcomeOf(error) });
-        return unauthorizedOr(reply, error);
+        return unauthorizedOr(reply, error, options.dpopVerifier);
       }
     },
   );
@@ -122,6 +122,7 @@ async function issueFor(
     uri: `${options.publicUrl}${TOKEN_REQUEST_PATH}`,
     accessToken,
     jwk: result.deviceKey,
+    run: result.run,
   });
   // A result outlives a revocation by minutes: the registry is asked each time.
   const deviceClass = await options.registry.checkAdmissible(result.subject);
@@ -173,9 +174,17 @@ function onlyHeader(request: FastifyRequest, name: string): string | undefined {
   return values.length === 1 ? values[0] : undefined;
 }
 
-/** RFC 9449 §7.1: a refused credential is answered with the scheme that would be accepted. */
-function unauthorizedOr(reply: FastifyReply, error: unknown): never {
-  if (outcomeOf(error) === "ATTEST_RESULT_INVALID" || outcomeOf(error) === "ATTEST_PROOF_INVALID") {
+/** RFC 9449 §7.1, §8: a refused credential is answered with what would be accepted. */
+function unauthorizedOr(
+  reply: FastifyReply,
+  error: unknown,
+  { nonce }: Pick<DpopVerifier, "nonce">,
+): never {
+  const code = outcomeOf(error);
+  if (code === "ATTEST_PROOF_NONCE_REQUIRED") {
+    void reply.header("www-authenticate", 'DPoP error="use_dpop_nonce", algs="ES256"');
+    void reply.header("dpop-nonce", nonce());
+  } else if (code === "ATTEST_RESULT_INVALID" || code === "ATTEST_PROOF_INVALID") {
     void reply.header("www-authenticate", 'DPoP algs="ES256"');
   }
   throw error;

@@ -16,7 +16,7 @@ export interface Cors {
   readonly answerPreflight: (request: IncomingMessage, response: ServerResponse) => boolean;
 }
 
-const EXPOSED = "www-authenticate, retry-after";
+const EXPOSED = "www-authenticate, retry-after, dpop-nonce";
 const MAX_AGE_SECONDS = "600";
 /** Of names in a list: what is echoed must not be able to be anything else. */
 const NAMES = /^[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:[ \t]*,[ \t]*[A-Za-z0-9!#$%&'*+.^_`|~-]+)*$/;

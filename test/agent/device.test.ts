@@ -190,8 +190,15 @@ describe("a DPoP proof by the TPM", () => {
     const key = await importJWK({ ...device.deviceKeyJwk }, "ES256");
     const { payload } = await jwtVerify(proof, key, { currentDate: new Date(testNow) });
     expect(payload).toMatchObject({ htm: "POST", htu: "https://issuer.example/token-request" });
-    const verifier = createDpopVerifier({ crypto, clock: () => testNow });
+    const verifier = createDpopVerifier({
+      crypto,
+      clock: () => testNow,
+      monotonicMs: () => 0,
+      random: seededRandom("nonce"),
+      run: "run",
+    });
     const check = {
+      run: "run",
       proof,
       method: "POST",
       uri: "https://issuer.example/token-request",

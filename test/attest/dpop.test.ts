@@ -1,5 +1,11 @@
 /** DPoP proofs: each step of RFC 9449 §4.3 violated once, and replay. */
-import { createHash, generateKeyPairSync, type KeyObject, randomUUID } from "node:crypto";
+import {
+  createHash,
+  generateKeyPairSync,
+  type KeyObject,
+  randomBytes,
+  randomUUID,
+} from "node:crypto";
 import { SignJWT } from "jose";
 import { describe, expect, it } from "vitest";
 import {
@@ -36,23 +42,42 @@ function proof({ header = {}, payload = {}, key = privateKey }: Change = {}): Pr
     .sign(key);
 }
 
-const clock = { nowMs: startMs };
-function verifier(
+const clock = { nowMs: startMs, monotonicMs: 0 };
+/** Time passes: both clocks agree. */
+function pass(seconds: number): void {
+  clock.nowMs += seconds * 1_000;
+  clock.monotonicMs += seconds * 1_000;
+}
+type Verify = (proofText: string | undefined, check?: Partial<DpopCheck>) => Promise<string>;
+
+function verifier(options: Partial<DpopVerifierOptions> = {}): Verify {
+  Object.assign(clock, { nowMs: startMs, monotonicMs: 0 });
+  return startRun("run", options).verify;
+}
+
+/** As the attester starts: a memory of its own, and a new name. The wall clock is as it is. */
+function startRun(
+  run: string,
   options: Partial<DpopVerifierOptions> = {},
-): (proofText: string | undefined, check?: Partial<DpopCheck>) => Promise<string> {
-  clock.nowMs = startMs;
+): { readonly verify: Verify; readonly nonce: () => string } {
   const made = createDpopVerifier({
     crypto: createNodeAttestCrypto(),
     clock: () => clock.nowMs,
+    monotonicMs: () => clock.monotonicMs,
+    random: (length) => Uint8Array.from(randomBytes(length)),
+    run,
     ...options,
   });
-  return (proofText, check = {}) =>
-    codeOfAsync(() =>
-      made.verify({ proof: proofText, method: "POST", uri, accessToken, jwk, ...check }),
-    );
+  const request = { method: "POST", uri, accessToken, jwk, run: "run" };
+  return {
+    nonce: made.nonce,
+    verify: (proofText, check = {}) =>
+      codeOfAsync(() => made.verify({ proof: proofText, ...request, ...check })),
+  };
 }
 
 const REFUSED = "ATTEST_PROOF_INVALID";
+const NONCE_REQUIRED = "ATTEST_PROOF_NONCE_REQUIRED";
 const ACCEPTED = "nothing was thrown";
 
 describe("a DPoP proof", () => {
@@ -113,8 +138,8 @@ describe("a DPoP proof", () => {
       const text = await proof({ payload: { iat: startMs / 1_000 + iatOffset } });
       expect(await verify(text)).toBe(ACCEPTED);
       for (let second = 0; second <= 180; second += 1) {
-        clock.nowMs = startMs + second * 1_000;
         expect(await verify(text), `${iatOffset} ${second}`).toBe(REFUSED);
+        pass(1);
       }
     }
   });
@@ -135,7 +160,7 @@ describe("a DPoP proof", () => {
     expect(await verify(await proof())).toBe(ACCEPTED);
     expect(await verify(await proof())).toBe(REFUSED);
     expect(await verify(first)).toBe(REFUSED);
-    clock.nowMs += 121_000;
+    pass(121);
     expect(await verify(await proof({ payload: { iat: clock.nowMs / 1_000 } }))).toBe(ACCEPTED);
   });
 
@@ -143,6 +168,111 @@ describe("a DPoP proof", () => {
     const verify = verifier({ maxRemembered: 1 });
     expect(await verify(await proof({ payload: { htm: "GET", jti: "x" } }))).toBe(REFUSED);
     expect(await verify(await proof({ payload: { jti: "x" } }))).toBe(ACCEPTED);
+  });
+});
+
+describe("a DPoP proof, where its memory may not know it", () => {
+  const seconds = (): number => Math.floor(clock.nowMs / 1_000);
+  const proofNow = (nonce?: string): Promise<string> =>
+    proof({ payload: { iat: seconds(), ...(nonce === undefined ? {} : { nonce }) } });
+
+  it.each([0, 30, -3_600, 3_600])(
+    "rejects one that was seen before a restart, the wall clock then set by %d seconds",
+    async (jump) => {
+      const before = verifier();
+      const seen = await proof({ payload: { iat: startMs / 1_000 + 60 } });
+      expect(await before(seen)).toBe(ACCEPTED);
+      pass(1);
+      clock.nowMs += jump * 1_000;
+      const { nonce, verify } = startRun("another run");
+      // Until it could not be fresh any more, by a clock that was an hour ahead.
+      for (let minute = 0; minute <= 65; minute += 1) {
+        expect([REFUSED, NONCE_REQUIRED]).toContain(await verify(seen));
+        pass(60);
+      }
+      // Its owner, with the result that it has, is asked for a nonce and then let in.
+      expect(await verify(await proofNow())).toBe(NONCE_REQUIRED);
+      const again = await proofNow(nonce());
+      expect(await verify(again)).toBe(ACCEPTED);
+      expect(await verify(again)).toBe(REFUSED);
+      // A result of this run needs none, and one that names no run does.
+      expect(await verify(await proofNow(), { run: "another run" })).toBe(ACCEPTED);
+      expect(await verify(await proofNow(), { run: undefined })).toBe(NONCE_REQUIRED);
+    },
+  );
+
+  it.each(["", "x", 5, null, {}])(
+    "rejects the nonce %j, also where none is needed",
+    async (bad) => {
+      const text = await proof({ payload: { nonce: bad } });
+      expect(await verifier()(text)).toBe(NONCE_REQUIRED);
+    },
+  );
+
+  it("rejects a nonce of an earlier run", async () => {
+    verifier();
+    const before = startRun("run");
+    const text = await proofNow(before.nonce());
+    expect(await before.verify(text)).toBe(ACCEPTED);
+    expect(await startRun("another run").verify(text)).toBe(NONCE_REQUIRED);
+  });
+
+  it("takes a nonce for one window at least, and for two at most", async () => {
+    verifier();
+    for (const waited of [0, 59, 60, 61, 119, 121, 1_000]) {
+      const { nonce, verify } = startRun("another run");
+      pass(waited);
+      const given = nonce();
+      pass(59);
+      expect(await verify(await proofNow(given)), String(waited)).toBe(ACCEPTED);
+      pass(61);
+      expect(await verify(await proofNow(given)), String(waited)).toBe(NONCE_REQUIRED);
+    }
+  });
+
+  it.each([false, true])(
+    "rejects a replay, however the wall clock jumps, with a nonce: %s",
+    async (withNonce) => {
+      for (const jumps of [
+        [-3_600],
+        [3_600, -3_600],
+        [-30, -30, -30],
+        [600, -300, -300, 50, -90],
+        [-3_600, 3_600],
+      ]) {
+        verifier();
+        const { nonce, verify } = startRun("run");
+        const seen = await proofNow(withNonce ? nonce() : undefined);
+        expect(await verify(seen)).toBe(ACCEPTED);
+        for (const jump of jumps) {
+          clock.nowMs += jump * 1_000;
+          for (let i = 0; i < 25; i += 1) {
+            pass(20);
+            expect([REFUSED, NONCE_REQUIRED]).toContain(await verify(seen));
+          }
+        }
+        // Until the wall clock has caught up, and past that.
+        for (let i = 0; i < 200; i += 1) {
+          pass(30);
+          expect([REFUSED, NONCE_REQUIRED]).toContain(await verify(seen));
+        }
+        expect(await verify(await proofNow())).toBe(ACCEPTED);
+      }
+    },
+  );
+
+  it("asks for a nonce after a jump back, until the clock has caught up, and not after one forth", async () => {
+    const verify = verifier();
+    expect(await verify(await proofNow())).toBe(ACCEPTED);
+    clock.nowMs += 600_000;
+    expect(await verify(await proofNow())).toBe(ACCEPTED);
+    pass(121);
+    expect(await verify(await proofNow())).toBe(ACCEPTED);
+    clock.nowMs -= 600_000;
+    pass(1);
+    expect(await verify(await proofNow())).toBe(NONCE_REQUIRED);
+    pass(600);
+    expect(await verify(await proofNow())).toBe(ACCEPTED);
   });
 });
 

@@ -36,7 +36,7 @@ async function statusAfter(
           subject: DEVICE.pseudonym,
         } as Awaited<ReturnType<AttesterRoutesOptions["resultVerifier"]["verify"]>>),
     },
-    dpopVerifier: { verify: () => Promise.resolve() },
+    dpopVerifier: { verify: () => Promise.resolve(), nonce: () => "" },
     registry: { checkAdmissible: () => Promise.resolve(undefined) },
     classLimits: new Map(),
     issuer: { examine: () => examined, issue },

@@ -95,8 +95,12 @@ async function credentialOf(
   throw new Failure("unsupported");
 }
 
-/** RFC 9449 §4.2, for one request to this origin. */
-export async function dpopProof({ device, jwt }: Attested, path: string): Promise<string> {
+/** RFC 9449 §4.2, for one request to this origin. @param nonce that the server has asked for (§8) */
+export async function dpopProof(
+  { device, jwt }: Attested,
+  path: string,
+  nonce?: string,
+): Promise<string> {
   const header = { typ: "dpop+jwt", alg: "ES256", jwk: await publicJwk(device.keyPair) };
   const ath = new Uint8Array(await crypto.subtle.digest("SHA-256", encoder.encode(jwt)));
   const payload = {
@@ -105,6 +109,7 @@ export async function dpopProof({ device, jwt }: Attested, path: string): Promis
     iat: Math.floor(Date.now() / 1_000),
     jti: toBase64Url(crypto.getRandomValues(new Uint8Array(16))),
     ath: toBase64Url(ath),
+    ...(nonce === undefined ? {} : { nonce }),
   };
   const signed = [header, payload]
     .map((part) => toBase64Url(encoder.encode(JSON.stringify(part))))

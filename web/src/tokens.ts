@@ -26,16 +26,20 @@ export async function obtainTokens(
     const { challenge, tokenKey } = asked;
     const blinded = await work(worker, { step: "blind", challenge, tokenKey, count });
     if (blinded.step !== "blinded") throw new Failure("busy");
-    const answer = await ask(PATH, {
-      method: "POST",
-      headers: {
-        authorization: `DPoP ${attested.jwt}`,
-        dpop: await dpopProof(attested, PATH),
-        "content-type": blinded.mediaType,
-        accept: blinded.accept,
-      },
-      body: Uint8Array.from(blinded.body),
-    });
+    const request = async (nonce?: string): Promise<Response> =>
+      ask(PATH, {
+        method: "POST",
+        headers: {
+          authorization: `DPoP ${attested.jwt}`,
+          dpop: await dpopProof(attested, PATH, nonce),
+          "content-type": blinded.mediaType,
+          accept: blinded.accept,
+        },
+        body: Uint8Array.from(blinded.body),
+      });
+    const first = await request();
+    const nonce = first.status === 401 ? first.headers.get("dpop-nonce") : null;
+    const answer = nonce === null ? first : await request(nonce);
     if (!answer.ok) throw await failureOf(answer);
     const finished = await work(worker, {
       step: "finalize",

@@ -146,7 +146,14 @@ async function dpopTarget(): Promise<FuzzTarget> {
     seeds: [proof],
     parse: (text) =>
       // A memory of its own for each: a replay must not hide that a proof is believed.
-      createDpopVerifier({ crypto, clock: () => NOW }).verify({
+      createDpopVerifier({
+        crypto,
+        clock: () => NOW,
+        monotonicMs: () => 0,
+        random: (length) => new Uint8Array(length),
+        run: "run",
+      }).verify({
+        run: "run",
         proof: text,
         method: "POST",
         uri: URI,
