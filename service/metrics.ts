@@ -26,6 +26,7 @@ export type Outcome = ErrorCode | "OK" | "INTERNAL";
 interface CertificateMetrics {
   readonly acmeOrders: Counter<"outcome">;
   readonly plainHttpAnswers: Counter<"answer">;
+  readonly plainHttpRefused: Counter<"limit">;
   /** `name`: the first of a certificate of the operator's own. */
   readonly certificateNotAfter: Gauge<"name" | "key">;
 }
@@ -145,6 +146,11 @@ function certificateMetrics({ counter, gauge }: Makers): CertificateMetrics {
     plainHttpAnswers: counter("plain_http_answers_total", "answers of the plain HTTP listener", [
       "answer",
     ]),
+    plainHttpRefused: counter(
+      "plain_http_refused_total",
+      "connections of the plain HTTP listener that were cut at once, by the limit: address or all",
+      ["limit"],
+    ),
     certificateNotAfter: gauge(
       "certificate_not_after_timestamp_seconds",
       "end of the server certificates in use",

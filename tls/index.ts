@@ -20,6 +20,7 @@ export {
   type Forwarder,
   type ForwarderOptions,
 } from "./forwarder.ts";
+export { type AddressCounter, createAddressCounter } from "./front/address-limits.ts";
 export type { FrontEvent, FrontOptions } from "./front/front.ts";
 export type { PassthroughRecord, PassthroughRoute } from "./front/passthrough.ts";
 export {

@@ -19,6 +19,7 @@ export type {
   TpmSealingConfig,
   TrustedAttesterConfig,
 } from "./types.ts";
+export type { PlainHttpConfig } from "./plain-http.ts";
 export type { TlsConfig } from "./tls.ts";
 export type { UpstreamConfig } from "./upstreams.ts";
 export { expirationGrid } from "./public-metadata.ts";

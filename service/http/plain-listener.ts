@@ -4,11 +4,16 @@
  * connection ends.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import { checkRequestHead } from "../../tls/index.ts";
+import { type AddressCounter, checkRequestHead, createAddressCounter } from "../../tls/index.ts";
+import type { PlainHttpConfig } from "../config/index.ts";
+import { trustedNetworks } from "../front.ts";
 import type { Composition } from "../sidecar.ts";
 
 /** A closed set: it labels a metric. */
 export type PlainAnswer = "redirect" | "challenge" | "unknown-challenge" | "unknown-host" | "bad";
+
+/** The limit that a connection was cut for. */
+export type PlainLimit = "address" | "all";
 
 export interface PlainListenerOptions {
   /** As clients reach them over https: with the port if it is not 443. */
@@ -20,6 +25,10 @@ export interface PlainListenerOptions {
    */
   readonly keyAuthorization?: ((name: string, token: string) => string | undefined) | undefined;
   readonly observe: (answer: PlainAnswer) => void;
+  readonly onRefused: (limit: PlainLimit) => void;
+  readonly limits: Pick<PlainHttpConfig, "maxConnections" | "maxConnectionsPerAddress">;
+  /** Addresses that many clients come from: the limit of one is not theirs. */
+  readonly isSharedAddress: (address: string) => boolean;
   /** From the connection to the end of its one request, and of silence. */
   readonly requestMs: number;
 }
@@ -30,7 +39,6 @@ export interface PlainListener {
 }
 
 const CHALLENGE_PREFIX = "/.well-known/acme-challenge/";
-const MAX_CONNECTIONS = 1_000;
 const REQUEST_MS = 5_000;
 /** How often Node looks at the time limit: its resolution. */
 const CHECK_MS = 500;
@@ -39,16 +47,21 @@ const MAX_HEADERS = 50;
 
 /** `listen.http`, where it is set. */
 export async function openPlainHttp(
-  { config, metrics, onClose }: Composition,
+  { config, metrics, onClose, proxies }: Composition,
   keyAuthorization: PlainListenerOptions["keyAuthorization"],
 ): Promise<void> {
   const { edge, listen, publicUrl } = config;
   if (listen.http === undefined) return;
+  const passingOn = trustedNetworks(config, "proxyProtocol");
   const listener = await startPlainListener(
     {
       hosts: edge?.hosts ?? [new URL(publicUrl).host],
       keyAuthorization,
       observe: (answer) => metrics.plainHttpAnswers.inc({ answer }),
+      onRefused: (limit) => metrics.plainHttpRefused.inc({ limit }),
+      limits: listen.http,
+      // No PROXY header is read here: behind such a proxy, too, are many.
+      isSharedAddress: (address) => proxies.isTrusted(address) || passingOn.isTrusted(address),
       requestMs: REQUEST_MS,
     },
     listen.http,
@@ -70,7 +83,7 @@ export async function startPlainListener(
     // checkRequestHead refuses it, and it is counted.
     requireHostHeader: false,
   });
-  server.maxConnections = MAX_CONNECTIONS;
+  limitConnections(server, options);
   server.maxHeadersCount = MAX_HEADERS;
   // For clients that do not read, or send nothing at all.
   server.setTimeout(options.requestMs, (socket) => socket.destroy());
@@ -82,6 +95,31 @@ export async function startPlainListener(
       server.closeAllConnections();
     });
   return { port, close };
+}
+
+/** A connection is one head, so that these bound heads that are never ended as well. */
+function limitConnections(server: Server, options: PlainListenerOptions): void {
+  const { isSharedAddress, limits, onRefused } = options;
+  const { maxConnections, maxConnectionsPerAddress } = limits;
+  const counter: AddressCounter = createAddressCounter(
+    {
+      maxConnectionsPerAddress,
+      maxHandshakesPerAddress: maxConnectionsPerAddress,
+      maxHandshakes: maxConnections,
+    },
+    isSharedAddress,
+  );
+  server.maxConnections = maxConnections;
+  server.on("drop", () => onRefused("all"));
+  server.on("connection", (socket) => {
+    const counted = counter.enter(socket.remoteAddress);
+    if (typeof counted !== "string") {
+      socket.once("close", counted.closed);
+      return;
+    }
+    onRefused(counted === "handshakes-refused" ? "all" : "address");
+    socket.destroy();
+  });
 }
 
 function listening(

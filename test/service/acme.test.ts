@@ -100,7 +100,15 @@ async function startClient(
     const observe = (): void => undefined;
     const at = { host: "127.0.0.1", port: pebble.httpPort };
     const listener = await startPlainListener(
-      { hosts: [], keyAuthorization, observe, requestMs: 5_000 },
+      {
+        hosts: [],
+        keyAuthorization,
+        observe,
+        onRefused: observe,
+        limits: { maxConnections: 100, maxConnectionsPerAddress: 100 },
+        isSharedAddress: () => false,
+        requestMs: 5_000,
+      },
       at,
     );
     closers.push(() => listener.close());
@@ -239,7 +247,14 @@ describe.skipIf(pebbleMissing)("tls-alpn-01 at Pebble, in a whole sidecar", () =
       overrides: {
         acme: settings(names, { challenge: "tls-alpn-01" }),
         edge: { hosts: [`stile.example:${pebble.tlsPort}`] },
-        listen: { http: { host: "127.0.0.1", port: pebble.httpPort } },
+        listen: {
+          http: {
+            host: "127.0.0.1",
+            port: pebble.httpPort,
+            maxConnections: 100,
+            maxConnectionsPerAddress: 100,
+          },
+        },
       },
     });
     const lines: string[] = [];

@@ -121,7 +121,12 @@ describe("configuration", () => {
     ]);
     const plain = "listen: { http: { port: 8080 } }";
     const http = ACME.replace("termsAgreed", "challenge: http-01, termsAgreed");
-    expect(load(`${NO_FILES}\n${http}\n${plain}`).listen.http).toEqual({ host: "::", port: 8080 });
+    expect(load(`${NO_FILES}\n${http}\n${plain}`).listen.http).toEqual({
+      host: "::",
+      port: 8080,
+      maxConnections: 1_000,
+      maxConnectionsPerAddress: 100,
+    });
     expect(refusal(`${NO_FILES}\n${http}`)).toContain("acme.challenge http-01 needs listen.http");
     expect(refusal(NO_FILES)).toContain("missing setting tls.certificateFile");
     expect(refusal(GOOD.replace(", keyFile: /etc/tls.key", ""))).toContain(
