@@ -25,6 +25,8 @@ import {
   type ReceivedChallenge,
   TOKEN_TYPE_BLIND_RSA,
   TOKEN_TYPE_PARTIALLY_BLIND_RSA,
+  TOKEN_TYPE_VOPRF_P384,
+  TOKEN_TYPE_VOPRF_RISTRETTO255,
 } from "../../tokens/index.ts";
 import { isStileError, StileError } from "../../wire/index.ts";
 import { exchange, type ExchangeAnswer } from "./exchange.ts";
@@ -74,7 +76,12 @@ export interface Agent {
 
 /** Tokens that are fetched when the wallet has none for a challenge. */
 const DEFAULT_BATCH = 10;
-const KNOWN_TYPES: readonly number[] = [TOKEN_TYPE_BLIND_RSA, TOKEN_TYPE_PARTIALLY_BLIND_RSA];
+const KNOWN_TYPES: readonly number[] = [
+  TOKEN_TYPE_VOPRF_P384,
+  TOKEN_TYPE_BLIND_RSA,
+  TOKEN_TYPE_VOPRF_RISTRETTO255,
+  TOKEN_TYPE_PARTIALLY_BLIND_RSA,
+];
 /** Where an origin names no max-age (RFC 9577 §2.1.2): its tokens are fetched anew after an hour. */
 const DEFAULT_MAX_AGE_SECONDS = 3_600;
 

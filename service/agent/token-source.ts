@@ -6,8 +6,12 @@ import {
   createDpopProof,
   type Device,
 } from "../../attest/agent/index.ts";
-import { createTokenClient, type WalletToken } from "../../tokens/client/index.ts";
-import type { ReceivedChallenge } from "../../tokens/index.ts";
+import {
+  createPrivateTokenClient,
+  createTokenClient,
+  type WalletToken,
+} from "../../tokens/client/index.ts";
+import { isPrivateTokenType, type ReceivedChallenge } from "../../tokens/index.ts";
 import { isStileError } from "../../wire/index.ts";
 import type { AgentOptions } from "./agent.ts";
 import { exchange, type ExchangeAnswer } from "./exchange.ts";
@@ -33,7 +37,8 @@ const TRANSPORT_TIMEOUT_MS = 30_000;
 
 export function createTokenSource(options: AgentOptions, device: Device): TokenSource {
   const { ca, clock } = options;
-  const tokenClient = createTokenClient();
+  const publicClient = createTokenClient();
+  const privateClient = createPrivateTokenClient({ random: options.random });
   let attested: Attested | undefined;
 
   async function attestNow(): Promise<Attested> {
@@ -63,8 +68,10 @@ export function createTokenSource(options: AgentOptions, device: Device): TokenS
   return {
     attest: attestNow,
     async request(challenge, extensions, count, keep) {
-      const { tokenKey } = challenge;
+      const { tokenChallenge, tokenKey } = challenge;
       if (tokenKey === undefined) throw new TypeError("the challenge carries no token key");
+      const isPrivate = isPrivateTokenType(tokenChallenge.tokenType);
+      const tokenClient = isPrivate ? privateClient : publicClient;
       const metadata = extensions === undefined ? {} : { extensions };
       const asked = { challenge: challenge.challenge, tokenKey, ...metadata };
       // No batch holds requests with metadata.

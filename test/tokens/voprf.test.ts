@@ -9,6 +9,7 @@ import {
   type VoprfEnginePreference,
   type VoprfTokenType,
 } from "../../tokens/voprf/index.ts";
+import { createVoprfClient } from "../../tokens/voprf/client.ts";
 import { concatBytes, decodeHex, encodeHex } from "../../wire/index.ts";
 import { codeOf } from "../support/reject.ts";
 import { readSharedJson, sharedMissing } from "../support/shared.ts";
@@ -66,6 +67,27 @@ describe.skipIf(sharedMissing).each(CASES)("RFC 9497, type %i on the %s engine",
     expect(encodeHex(derived)).toBe(suite.skSm);
     expect(encodeHex(voprf.publicKeyOf(derived))).toBe(suite.pkSm);
     expect(voprf.isKey(derived)).toBe(true);
+  });
+
+  it("blinds as a client, and finalises what is proven", () => {
+    const client = createVoprfClient(type, engine);
+    for (const vector of suite.vectors) {
+      const inputs = vector.Input.split(",").map((hex) => decodeHex(hex));
+      const blinds = vector.Blind.split(",").map((hex) => decodeHex(hex));
+      const blinded = inputs.map((input, i) => client.blind(input, blinds[i]!));
+      const sent = concatBytes(blinded.map(({ blindedElement }) => blindedElement));
+      expect(encodeHex(sent)).toBe(encodeHex(all(vector.BlindedElement)));
+      const proof = decodeHex(vector.Proof.proof);
+      const response = concatBytes([all(vector.EvaluationElement), proof]);
+      const outputs = client.finalize(publicKey, blinded, response) ?? [];
+      expect(encodeHex(concatBytes([...outputs]))).toBe(encodeHex(all(vector.Output)));
+      for (const at of [1, response.length - 1]) {
+        const tampered = response.with(at, response[at]! ^ 1);
+        expect(client.finalize(publicKey, blinded, tampered)).toBeUndefined();
+      }
+      const otherKey = voprf.publicKeyOf(voprf.nonceOf(random(voprf.suite.uniformLength)));
+      expect(client.finalize(otherKey, blinded, response)).toBeUndefined();
+    }
   });
 
   it("evaluates blinded elements and proves it", () => {

@@ -1,4 +1,5 @@
 /** The client's side, on Node: requests and finalisation over privacypass-ts, and a wallet on disk. */
+export { createPrivateTokenClient } from "./private-token-client.ts";
 export {
   createTokenClient,
   type IssuanceResponse,

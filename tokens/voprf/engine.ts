@@ -25,7 +25,8 @@ export function createVoprfEngine(
   return createVoprf(voprfCiphersuite(tokenType), groupFor(tokenType, preference));
 }
 
-function groupFor(tokenType: VoprfTokenType, preference: VoprfEnginePreference): VoprfGroup {
+/** @throws `TOKEN_ENGINE_MISSING`, as above */
+export function groupFor(tokenType: VoprfTokenType, preference: VoprfEnginePreference): VoprfGroup {
   const isP384 = tokenType === TOKEN_TYPE_VOPRF_P384;
   const native = isP384 ? createOpensslP384 : createSodiumRistretto255;
   const portable = isP384 ? createNobleP384 : createNobleRistretto255;
