@@ -15,18 +15,31 @@ export const MAX_CRL_BYTES = 16_777_216;
 const MAX_CRLS = 64;
 const CRL = /-----BEGIN X509 CRL-----([A-Za-z0-9+/=\s]+)-----END X509 CRL-----/g;
 
+export interface CheckedCrls {
+  /** PEM, each its own: of a text with several, some releases of Node take the first only. */
+  readonly crl: string[];
+  /** Until when all of them are good, Unix milliseconds. */
+  readonly endsMs: number;
+}
+
 /**
  * @param pem one or more CRLs: one of each CA at least, as OpenSSL wants it
- * @returns until when all of them are good, Unix milliseconds
  * @throws `TLS_CLIENT_CA_INVALID`, whose message says what is wrong
  */
-export function checkCrls(pem: string, cas: readonly X509Certificate[], nowMs: number): number {
-  const blocks = [...pem.matchAll(CRL)].map(([, base64 = ""]) => Buffer.from(base64, "base64"));
+export function checkCrls(
+  pem: string,
+  cas: readonly X509Certificate[],
+  nowMs: number,
+): CheckedCrls {
+  const blocks = [...pem.matchAll(CRL)];
   if (blocks.length === 0 || blocks.length > MAX_CRLS) throw invalid("no CRL, or too many");
-  const crls = blocks.map((der) => readCrl(Uint8Array.from(der)));
+  const crls = blocks.map(([, base64 = ""]) =>
+    readCrl(Uint8Array.from(Buffer.from(base64, "base64"))),
+  );
   const issuers = crls.map((crl) => issuerOf(crl, cas));
   if (cas.some((ca) => !issuers.includes(ca))) throw invalid("no CRL of one of the CAs");
-  return Math.min(...crls.map((crl) => endOf(crl, nowMs)));
+  const endsMs = Math.min(...crls.map((crl) => endOf(crl, nowMs)));
+  return { crl: blocks.map(([block]) => block), endsMs };
 }
 
 function readCrl(der: Uint8Array<ArrayBuffer>): pkijs.CertificateRevocationList {

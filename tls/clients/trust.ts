@@ -9,8 +9,8 @@ import { checkCrls, invalid, MAX_CRL_BYTES } from "./crl.ts";
 export interface ClientTrust {
   /** PEM */
   readonly ca: string;
-  /** PEM; with it, OpenSSL asks for a current CRL of each CA in a path. */
-  readonly crl?: string;
+  /** PEM, one each; with them, OpenSSL asks for a current CRL of each CA in a path. */
+  readonly crl?: string[];
   /** When the first of the CRLs ends, Unix milliseconds. */
   readonly endsMs: number;
 }
@@ -50,11 +50,12 @@ function readTrust(ca: string, crl: string | undefined, nowMs: number): ClientTr
   if (cas.length === 0 || cas.length > MAX_CAS) throw invalid("no CA, or too many");
   if (cas.some((certificate) => !certificate.ca)) throw invalid("a CA that is none");
   if (!cas.some((certificate) => isRoot(certificate))) throw invalid("no root among the CAs");
-  const endsMs = crl === undefined ? Number.POSITIVE_INFINITY : checkCrls(crl, cas, nowMs);
-  const trust = crl === undefined ? { ca } : { ca, crl };
+  const crls =
+    crl === undefined ? { endsMs: Number.POSITIVE_INFINITY } : checkCrls(crl, cas, nowMs);
+  const trust = { ca, ...crls };
   // What it does not take would end handshakes later.
   createSecureContext(trust);
-  return { ...trust, endsMs };
+  return trust;
 }
 
 /** OpenSSL wants each path to end in one. */
