@@ -12,6 +12,7 @@ import { type ChallengeCertificates, createAlpnChallenges, endChallenge } from "
 import { fatalAlert } from "./alert.ts";
 import type { CertificateEvent, CertificateSource } from "./certificates.ts";
 import type { ClientCertificateEvent, ClientCertificates } from "./clients/client-certificates.ts";
+import { closeSoon } from "./close-soon.ts";
 import { type Connections, trackConnections } from "./connections.ts";
 import {
   createFront,
@@ -123,8 +124,6 @@ export type ListenAt = { readonly host: string; readonly port: number } | { read
 const H2 = "h2";
 /** RFC 6066 §3. Node itself would only cut the connection. */
 const UNRECOGNIZED_NAME = 112;
-/** A refused client gets this long to read why. */
-const REFUSAL_MS = 1_000;
 
 export function createListener(options: ListenerOptions): Listener {
   const { limits, observe } = options;
@@ -171,6 +170,11 @@ export function createListener(options: ListenerOptions): Listener {
 function attachHandlers(server: Server, connections: Connections, options: ListenerOptions): void {
   const { limits, observe } = options;
   const handler = limitPipelining(options.handler, limits.maxPipelined);
+  const refused = new WeakSet<Duplex>();
+  const refuseOnce = (socket: Duplex, status: string): void => {
+    refused.add(socket);
+    refuse(socket, status);
+  };
   for (const event of ["request", "checkContinue", "checkExpectation"]) server.on(event, handler);
   server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     // Node does not wait for the answers before it.
@@ -178,7 +182,7 @@ function attachHandlers(server: Server, connections: Connections, options: Liste
   });
   server.on("connect", (_request: IncomingMessage, socket: Duplex) => {
     observe("client-error");
-    if (!connections.endOwing(socket)) refuse(socket, "400 Bad Request");
+    if (!connections.endOwing(socket)) refuseOnce(socket, "400 Bad Request");
   });
   server.on("clientError", (error: Error & { code?: string }, socket) => {
     // Node repeats every 'tlsClientError' here: no HTTP to a client that does not speak TLS 1.3.
@@ -186,10 +190,12 @@ function attachHandlers(server: Server, connections: Connections, options: Liste
       socket.destroy();
       return;
     }
+    // node:http finds each further piece of it as wrong as the first.
+    if (refused.has(socket)) return;
     observe("client-error");
     if (error.code === "ECONNRESET") socket.destroy();
     else if (!connections.endOwing(socket)) {
-      refuse(socket, REFUSALS[error.code ?? ""] ?? "400 Bad Request");
+      refuseOnce(socket, REFUSALS[error.code ?? ""] ?? "400 Bad Request");
     }
   });
 }
@@ -285,11 +291,8 @@ function refuse(socket: Duplex, status: string): void {
     socket.destroy();
     return;
   }
-  const timer = setTimeout(() => socket.destroy(), REFUSAL_MS);
-  socket.once("close", () => clearTimeout(timer));
-  socket.end(`HTTP/1.1 ${status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n`, () =>
-    socket.destroy(),
-  );
+  socket.end(`HTTP/1.1 ${status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n`);
+  closeSoon(socket);
 }
 
 function listen(server: Server, at: ListenAt): Promise<{ readonly port: number }> {
