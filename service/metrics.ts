@@ -110,7 +110,7 @@ interface Makers {
     name: string,
     help: string,
     labelNames: T[],
-    aggregator?: "sum" | "min",
+    aggregator?: "sum" | "min" | "max",
   ) => Gauge<T>;
   readonly histogram: (name: string, help: string, buckets: number[]) => Histogram;
 }
@@ -126,9 +126,12 @@ function edgeMetrics({ counter, gauge, tally }: Makers): EdgeMetrics {
     challenges: counter("challenges_total", "challenged requests by the code of the refusal", [
       "reason",
     ]),
-    adaptiveChallenging: gauge("adaptive_challenging", "1 while the mode adaptive challenges", [
-      "host",
-    ]),
+    adaptiveChallenging: gauge(
+      "adaptive_challenging",
+      "1 while the mode adaptive challenges, of several workers one of them",
+      ["host"],
+      "max",
+    ),
     adaptiveTransitions: counter(
       "adaptive_transitions_total",
       "changes of the mode adaptive: to open (calm), or to challenging, by what passed its threshold",

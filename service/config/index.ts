@@ -1,5 +1,5 @@
 /** Configuration: one schema, one parse, one frozen object. */
-export type { EdgeAdaptiveConfig } from "./edge-adaptive.ts";
+export type { EdgeAdaptiveConfig, ThresholdsConfig } from "./edge-adaptive.ts";
 export type { AcmeCertificateConfig, AcmeChallengeType, AcmeConfig, AcmeKeyType } from "./acme.ts";
 export type { EdgeAgentConfig } from "./edge-agents.ts";
 export type { EdgeAction, EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";

@@ -1,5 +1,5 @@
 /** Which process a setting is for. What nobody has thought of is the keeper's, which is replaced for it. */
-import type { Config } from "../config/index.ts";
+import type { Config, EdgeAdaptiveConfig, ThresholdsConfig } from "../config/index.ts";
 
 /** The supervisor has bound the socket, and every process knows the folder. */
 const FIXED = ["listen.host", "listen.port", "processes.socketDir"] as const;
@@ -51,19 +51,21 @@ function isWithin(setting: string, section: string): boolean {
   return setting === section || setting.startsWith(`${section}.`);
 }
 
-/** What a keeper does with it: it forwards nothing, so it has no upstream to look at. */
+/** What a keeper does with it: it forwards nothing, so it has no upstream to look at, and no requests to count. */
 export function keeperConfig(config: Config): Config {
   if (config.edge === undefined) return config;
-  const { healthCheck: _workers, ...edge } = config.edge;
+  const { adaptive: _judges, healthCheck: _forwards, ...edge } = config.edge;
   return { ...config, edge };
 }
 
-/** A worker's share of what the service may have in all. */
+/**
+ * A worker's share of what the service may have in all, so that what is configured holds for the service, however
+ * its connections are spread: what one worker does not use of its share no other can.
+ */
 export function workerConfig(config: Config): Config {
-  const { workers } = config.processes;
-  const share = (count: number): number => Math.ceil(count / Math.max(1, workers));
   const { edge, tls } = config;
-  const { maxConnections, maxHandshakes } = tls;
+  const workers = Math.max(1, config.processes.workers);
+  const share = (count: number): number => Math.ceil(count / workers);
   const shared = {
     ...config,
     listen: {
@@ -75,15 +77,37 @@ export function workerConfig(config: Config): Config {
     },
     tls: {
       ...tls,
-      maxConnections: share(maxConnections),
-      maxHandshakes: share(maxHandshakes),
+      maxConnections: share(tls.maxConnections),
+      maxConnectionsPerAddress: share(tls.maxConnectionsPerAddress),
+      maxHandshakes: share(tls.maxHandshakes),
+      maxHandshakesPerAddress: share(tls.maxHandshakesPerAddress),
     },
   };
   if (edge === undefined) return shared;
   // Envoy asks the keeper.
-  const { extAuthz: _keepers, ...ours } = edge;
+  const { extAuthz: _keepers, adaptive, ...ours } = edge;
   return {
     ...shared,
-    edge: { ...ours, maxUpstreamRequests: share(edge.maxUpstreamRequests) },
+    edge: {
+      ...ours,
+      ...(adaptive === undefined ? {} : { adaptive: adaptiveShare(adaptive, workers) }),
+      maxUpstreamRequests: share(edge.maxUpstreamRequests),
+    },
+  };
+}
+
+/** Of rates: what all workers together let in unproven stays below the threshold that is configured. */
+function adaptiveShare(adaptive: EdgeAdaptiveConfig, workers: number): EdgeAdaptiveConfig {
+  const share = <T extends ThresholdsConfig>(thresholds: T): T => ({
+    ...thresholds,
+    above: thresholds.above / workers,
+    below: thresholds.below / workers,
+  });
+  const { failures, slow, unadmitted } = adaptive;
+  return {
+    ...adaptive,
+    unadmitted: share(unadmitted),
+    slow: share(slow),
+    failures: share(failures),
   };
 }

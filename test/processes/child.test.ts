@@ -2,12 +2,14 @@
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { describe, expect, it, onTestFinished } from "vitest";
+import type { Config } from "../../service/config/index.ts";
 import { startDemoUpstream } from "../../service/dev/demo-upstream.ts";
 import { Child } from "../../service/processes/child.ts";
 import { bindPublicSocket } from "../../service/processes/listening-socket.ts";
 import type { StartMessage } from "../../service/processes/messages.ts";
 import {
   isKeepersSetting,
+  keeperConfig,
   needsRestart,
   workerConfig,
 } from "../../service/processes/process-settings.ts";
@@ -125,5 +127,41 @@ describe("settings", () => {
     ]);
     expect(workerConfig(after).edge?.maxUpstreamRequests).toBe(4);
     expect(workerConfig(after).tls.maxConnections).toBe(config.tls.maxConnections / 2);
+  });
+
+  it("that bound the service are shared out among its workers", async () => {
+    const rates = { above: 50, below: 10 };
+    const adaptive = {
+      unadmitted: rates,
+      slow: { afterMs: 2_000, above: 5, below: 1 },
+      failures: { above: 4, below: 0.02 },
+      windowSeconds: 10,
+      challengeSeconds: 60,
+      calmSeconds: 30,
+    };
+    const tls = { maxConnectionsPerAddress: 10, maxHandshakesPerAddress: 2, maxHandshakes: 9 };
+    const files = await prepareServe(
+      "http://127.0.0.1:1",
+      {},
+      { edge: { mode: "adaptive", adaptive }, tls },
+    );
+    onTestFinished(files.remove);
+    const of = (workers: number): Config =>
+      workerConfig({ ...files.config, processes: { ...files.config.processes, workers } });
+    expect(of(1)).toMatchObject({ tls, edge: { adaptive } });
+    const { edge, tls: shared } = of(4);
+    // Rounded up: nothing becomes zero, and all together are at least what is configured.
+    expect(shared).toMatchObject({
+      maxConnectionsPerAddress: 3,
+      maxHandshakesPerAddress: 1,
+      maxHandshakes: 3,
+    });
+    expect(edge?.adaptive).toEqual({
+      ...adaptive,
+      unadmitted: { above: 12.5, below: 2.5 },
+      slow: { afterMs: 2_000, above: 1.25, below: 0.25 },
+      failures: { above: 1, below: 0.005 },
+    });
+    expect(keeperConfig(files.config).edge).not.toHaveProperty("adaptive");
   });
 });

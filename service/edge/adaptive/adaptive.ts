@@ -1,7 +1,7 @@
 /**
  * The mode `adaptive`: challenges at a host while more comes to it than its operator wants to let in unproven, and
  * is open otherwise (docs/edge-rules.md). Composes one watch for each host with clock, metrics and log. Each
- * process measures what it sees itself.
+ * process measures what it sees itself, against its share of the thresholds.
  */
 import type { UpstreamOutcome } from "../../../tls/index.ts";
 import type { EdgeAdaptiveConfig } from "../../config/index.ts";
