@@ -15,7 +15,7 @@ import {
 } from "../tokens/index.ts";
 import { createNodeTokenCrypto } from "../tokens/node/index.ts";
 import type { VoprfEnginePreference } from "../tokens/voprf/index.ts";
-import { StileError } from "../wire/index.ts";
+import { isStileError, StileError } from "../wire/index.ts";
 import type { AttesterConfig, Config, EdgeConfig } from "./config/index.ts";
 import { normalHost } from "./edge/host.ts";
 import { type DirectoryLog, openDirectoryLog } from "./keys/directory-log.ts";
@@ -124,11 +124,12 @@ async function openAttesterState(
 async function openEdgeStore(
   config: Config,
   edge: EdgeConfig,
-  { metrics, onClose }: StateDeps,
+  { clock, metrics, onClose }: StateDeps,
 ): Promise<SpentStore> {
   const schedule = keySchedule(config);
   const spentStore = await openSpentStore({
     config: edge.spentStore,
+    clock,
     stateDir: config.stateDir,
     // No token is redeemed later after its issuance than its key lives; a day for clocks.
     retentionMs: schedule.activeMs + schedule.retiredMs + schedule.directoryLifetimeMs + DAY_MS,
@@ -227,10 +228,13 @@ function countedStore(store: SpentStore, metrics: Metrics): SpentStore {
         metrics.spends.inc({ outcome: outcome.outcome });
         return outcome;
       } catch (error) {
-        metrics.spends.inc({ outcome: "unavailable" });
+        const hasEnded = isStileError(error, "TOKEN_KEY_UNKNOWN");
+        metrics.spends.inc({ outcome: hasEnded ? "ended" : "unavailable" });
         throw error;
       }
     },
+    keepEpoch: (tokenKeyId, forMs) => store.keepEpoch(tokenKeyId, forMs),
+    dropPastEpochs: () => store.dropPastEpochs(),
     dropEpoch: (tokenKeyId) => store.dropEpoch(tokenKeyId),
     close: () => store.close(),
   };

@@ -42,17 +42,36 @@ export type SpendOutcome =
  *   never doubled; a retry with the same binding heals it as a "repeat".
  * - **Repeat**: answered only where the stored entry holds a binding and it equals the given one, by a
  *   constant-time comparison. The first entry is never changed: neither its binding nor its `atMs`.
- * - **TTL**: entries die with `dropEpoch`, and in no other way. An epoch may be dropped only once its
- *   key is destroyed, that is, once no redeemer accepts a token of it.
+ * - **Epochs**: the entries of a key go together, with its epoch, and in no other way. It ends for one of two reasons:
+ *   - *past*: all redeemers that share the store say again and again for how long they go on accepting tokens of the
+ *     key (`keepEpoch`). The store keeps the latest instant, by its own clock: raised, never lowered. `dropPastEpochs`,
+ *     whoever calls it, drops what is past. So a redeemer that was cut off from the issuer, or whose clock is wrong,
+ *     ends nothing that another one needs: all it can do is keep entries for longer.
+ *   - *revoked*: `dropEpoch`, at once and for all of them. Only for a key that nobody may accept any more.
+ * - **The end is for ever**: an epoch that was dropped is never made again, by nobody, whatever their keys and clocks
+ *   say: `TOKEN_KEY_UNKNOWN`. An empty one in its place would answer "fresh" for what was spent.
  * - **Failure**: rejects with `TOKEN_STORE_UNAVAILABLE`. Nothing may then be assumed about the entry,
  *   and the token is refused.
  */
 export interface SpentStore {
-  /** @throws `TOKEN_STORE_UNAVAILABLE` */
+  /** @throws `TOKEN_STORE_UNAVAILABLE`; `TOKEN_KEY_UNKNOWN` where the epoch was dropped */
   spend(request: SpendRequest): Promise<SpendOutcome>;
   /**
-   * Forgets every entry of a destroyed key. Idempotent; an unknown key id is no error. A crash half
-   * way leaves the epoch partly there, and the next call finishes it.
+   * This redeemer accepts tokens of the key for `forMs` more milliseconds from now, 0 or more: a span, since its clock
+   * may be wrong. Beyond a cap of the store it counts as the cap, so it is said again before that.
+   * @returns false where the epoch was dropped: the key can be forgotten
+   * @throws `TOKEN_STORE_UNAVAILABLE`
+   */
+  keepEpoch(tokenKeyId: Uint8Array, forMs: number): Promise<boolean>;
+  /**
+   * Drops every epoch that no redeemer needs any more, with some grace. An epoch of which only spends are known counts
+   * as needed for the cap from its first spend on. @returns how many
+   * @throws `TOKEN_STORE_UNAVAILABLE`
+   */
+  dropPastEpochs(): Promise<number>;
+  /**
+   * Forgets every entry of a key, at once and whoever needs it. Idempotent; an unknown key id is no error. A crash
+   * half way leaves the epoch partly there, and the next call finishes it.
    * @throws `TOKEN_STORE_UNAVAILABLE`
    */
   dropEpoch(tokenKeyId: Uint8Array): Promise<void>;

@@ -54,6 +54,8 @@ interface SeenKey {
   readonly lastSeenMs: number;
 }
 
+type EpochStore = Pick<SpentStore, "dropEpoch" | "dropPastEpochs" | "keepEpoch">;
+
 export interface FollowedKeys {
   readonly ring: KeyRing;
   readonly list: () => readonly IssuerKeyView[];
@@ -73,7 +75,7 @@ export function followedTypes({ tokenTypes }: Pick<IssuerConfig, "tokenTypes">):
 export async function followIssuer(
   composition: Composition,
   issuer: FollowedIssuerConfig,
-  spentStore: Pick<SpentStore, "dropEpoch">,
+  spentStore: EpochStore,
 ): Promise<FollowedKeys> {
   const { clock, config, log, metrics, onClose } = composition;
   const follower = new Follower(composition, issuer, spentStore);
@@ -107,16 +109,12 @@ class Follower {
   readonly #composition: Composition;
   readonly #issuer: FollowedIssuerConfig;
   readonly #ca: string | undefined;
-  readonly #spentStore: Pick<SpentStore, "dropEpoch">;
+  readonly #spentStore: EpochStore;
   #folder = "";
   #log: KnownLog | undefined;
   #seen = new Map<string, SeenKey>();
 
-  constructor(
-    composition: Composition,
-    issuer: FollowedIssuerConfig,
-    spentStore: Pick<SpentStore, "dropEpoch">,
-  ) {
+  constructor(composition: Composition, issuer: FollowedIssuerConfig, spentStore: EpochStore) {
     this.#composition = composition;
     this.#issuer = issuer;
     this.#ca = issuer.caFile === undefined ? undefined : readCa(issuer.caFile);
@@ -136,16 +134,15 @@ class Follower {
     });
   }
 
-  /** @returns why nothing was changed, or undefined */
+  /** @returns what failed, or undefined */
   async refresh(): Promise<Error | undefined> {
-    try {
+    const unseen = await failureOf(async () => {
       this.#believe(await this.#see());
-      await this.#forgetDestroyed();
       await this.#keep();
-      return undefined;
-    } catch (error) {
-      return error instanceof Error ? error : new Error(String(error));
-    }
+    });
+    // Also by an edge that is cut off from the issuer: what it redeems must not be dropped by others.
+    const untold = await failureOf(() => this.#keepEpochs());
+    return unseen ?? untold;
   }
 
   /** All or nothing: keys that no ring may have would spoil every later one. @throws `TOKEN_KEY_RING_INVALID` */
@@ -243,20 +240,37 @@ class Follower {
     });
   }
 
-  /** First out of the ring, then out of the store: never a key whose spends are forgotten. */
-  async #forgetDestroyed(): Promise<void> {
+  /**
+   * Tells the store for how long each key redeems here. A key is forgotten once its epoch is gone, and not when this
+   * edge's clock says that it is over: that clock may be set back.
+   */
+  async #keepEpochs(): Promise<void> {
     const nowMs = this.#composition.clock();
-    for (const record of this.#records(this.#seen)) {
-      if (nowMs < record.destroyAtMs) continue;
-      this.ring.remove(record.tokenKeyId);
-      await this.#spentStore.dropEpoch(record.tokenKeyId);
-      this.#seen.delete(encodeBase64Url(record.publicKeySpki));
+    let hasForgotten = false;
+    for (const { destroyAtMs, publicKeySpki, tokenKeyId } of this.#records(this.#seen)) {
+      const isKept = await this.#spentStore.keepEpoch(tokenKeyId, Math.max(0, destroyAtMs - nowMs));
+      // Of a key that this edge redeems, the tokens are refused from now on: somebody else has ended it.
+      if (isKept || nowMs < destroyAtMs) continue;
+      this.ring.remove(tokenKeyId);
+      this.#seen.delete(encodeBase64Url(publicKeySpki));
+      hasForgotten = true;
     }
+    if (hasForgotten) await this.#keep();
+    await this.#spentStore.dropPastEpochs();
   }
 
   async #keep(): Promise<void> {
     const text = JSON.stringify([...this.#seen.values()]);
     await replaceFileDurably(join(this.#folder, FILE), encodeUtf8(text));
+  }
+}
+
+async function failureOf(work: () => Promise<void>): Promise<Error | undefined> {
+  try {
+    await work();
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error));
   }
 }
 

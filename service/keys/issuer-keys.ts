@@ -1,7 +1,8 @@
 /**
  * Carries the key plan out: generates, seals, publishes, retires and destroys issuer keys by the schedule
  * of `tokens/keys`. Order matters for crashes: a key is sealed on disk before any client can see it, and
- * its spent-token epoch is dropped only after the ring has forgotten it. Each tick is idempotent, so a
+ * its spent-token epoch is dropped only after the ring has forgotten it: at once where it is revoked, else once no edge
+ * that shares the store needs it. Each tick is idempotent, so a
  * crash half way is finished by the next one.
  */
 import { type KeyObject, randomBytes } from "node:crypto";
@@ -41,8 +42,8 @@ export interface IssuerKeysOptions {
   readonly pool: SigningPool;
   /** Where revocations are told to those who follow the issuer. */
   readonly directoryLog: Pick<DirectoryLog, "revoke" | "revoked">;
-  /** Of the same process, if it is an edge: its epochs end with the keys. */
-  readonly spentStore?: Pick<SpentStore, "dropEpoch">;
+  /** Of the same process, if it is an edge: its epochs end after the keys. */
+  readonly spentStore?: Pick<SpentStore, "dropEpoch" | "dropPastEpochs" | "keepEpoch">;
   readonly schedule: KeySchedule;
   /** Types that have keys made for them, all by the same schedule. Default: that of the schedule. */
   readonly tokenTypes?: readonly number[];
@@ -102,6 +103,7 @@ export function createIssuerKeys(options: IssuerKeysOptions): IssuerKeys {
   const pass = async (): Promise<void> => {
     await carryOut(options, served);
     await followers.tellAgain();
+    await keepEpochs(options);
   };
   const turns = { inTurn, pass, tell: followers.tell };
 
@@ -111,7 +113,7 @@ export function createIssuerKeys(options: IssuerKeysOptions): IssuerKeys {
       const revoked = options.directoryLog.revoked();
       for (const { record, privateKey } of await options.keystore.load()) {
         // A crash came between the log and the key.
-        if (revoked.includes(encodeHex(record.tokenKeyId))) await destroy(options, record);
+        if (revoked.includes(encodeHex(record.tokenKeyId))) await destroyRevoked(options, record);
         else {
           ring.add(record);
           options.pool.addKey(record.tokenKeyId, privateKey, record.tokenType);
@@ -221,7 +223,7 @@ async function revoke(
   } finally {
     // After a rotation that is under way, which may be about to save the key once more.
     await inTurn(async () => {
-      await destroy(options, record);
+      await destroyRevoked(options, record);
       await pass();
     });
   }
@@ -277,10 +279,30 @@ function nameEngines(options: IssuerKeysOptions): void {
   }
 }
 
-async function destroy(options: IssuerKeysOptions, record: IssuerKeyRecord): Promise<void> {
+/** A store that is away must not keep keys from being made: it is told by the next tick. */
+async function keepEpochs({ clock, log, ring, spentStore }: IssuerKeysOptions): Promise<void> {
+  if (spentStore === undefined) return;
+  try {
+    const nowMs = clock();
+    for (const { destroyAtMs, tokenKeyId } of ring.records()) {
+      await spentStore.keepEpoch(tokenKeyId, Math.max(0, destroyAtMs - nowMs));
+    }
+    await spentStore.dropPastEpochs();
+  } catch (error) {
+    log.write("error", "keys.epochs-failed", errorFields(error));
+  }
+}
+
+async function destroyRevoked(options: IssuerKeysOptions, record: IssuerKeyRecord): Promise<void> {
   options.pool.removeKey(record.tokenKeyId);
   options.ring.remove(record.tokenKeyId);
   await options.spentStore?.dropEpoch(record.tokenKeyId);
+  await destroy(options, record);
+}
+
+async function destroy(options: IssuerKeysOptions, record: IssuerKeyRecord): Promise<void> {
+  options.pool.removeKey(record.tokenKeyId);
+  options.ring.remove(record.tokenKeyId);
   await options.keystore.remove(record.tokenKeyId);
   options.log.write("info", "keys.destroyed");
 }

@@ -10,6 +10,8 @@ import { openSpentLevelStore } from "./spent-level.ts";
 
 export interface OpenSpentOptions {
   readonly config: SpentStoreConfig;
+  /** Unix milliseconds; of the embedded engine only. Others have the clock of their server. */
+  readonly clock: () => number;
   readonly stateDir: string;
   /** Milliseconds after its spend for which no token can be redeemed any more at the latest. */
   readonly retentionMs: number;
@@ -23,9 +25,9 @@ const IDENTITY_BYTES = 16;
  * @throws `SERVICE_CONFIG_INVALID`, `TOKEN_STORE_UNAVAILABLE`
  */
 export async function openSpentStore(options: OpenSpentOptions): Promise<SpentStore> {
-  const { config, observe, stateDir } = options;
+  const { clock, config, observe, retentionMs, stateDir } = options;
   if (config.engine === "embedded") {
-    return openSpentLevelStore({ folder: join(stateDir, "spent"), observe });
+    return openSpentLevelStore({ folder: join(stateDir, "spent"), clock, retentionMs, observe });
   }
   const servers = config.servers.map((server) => parseServer(server));
   const [first] = servers;
@@ -43,7 +45,7 @@ export async function openSpentStore(options: OpenSpentOptions): Promise<SpentSt
       ...(ca === undefined ? {} : { ssl: { ca } }),
     };
     const { openSpentPostgresStore } = await import("./spent-postgres.ts");
-    return openSpentPostgresStore({ connection, unsafeDurability, observe });
+    return openSpentPostgresStore({ connection, unsafeDurability, retentionMs, observe });
   }
   const { openSpentValkeyStore } = await import("./spent-valkey.ts");
   return openSpentValkeyStore({
@@ -54,7 +56,7 @@ export async function openSpentStore(options: OpenSpentOptions): Promise<SpentSt
     tlsCa: ca,
     identityFile: join(stateDir, "spent-valkey.identity"),
     newIdentity: Uint8Array.from(randomBytes(IDENTITY_BYTES)),
-    retentionMs: options.retentionMs,
+    retentionMs,
     unsafeDurability,
     observe,
     ...(config.replicas === 0

@@ -4,6 +4,7 @@
  * <folder>/lock/                   an empty LevelDB, held open for its lock alone
  * <folder>/<token key id>/         the nonces of an epoch (see spent-epoch.ts)
  * <folder>/<token key id>.created  the epoch exists: its database must never be found missing
+ * <folder>/<token key id>.until    until when it is needed (see epoch-ends.ts)
  * <folder>/<token key id>.dropped  the epoch is over: it is never opened or created again
  * ```
  * A token key id is named by all of its 64 hexadecimal digits, so two never share a folder.
@@ -26,10 +27,12 @@ import {
   removeFileDurably,
   syncFolder,
 } from "./durable-file.ts";
+import { EpochEnds, UNTIL } from "./epoch-ends.ts";
 import type { GroupCommitObserver } from "./group-commit.ts";
 import { isLevelLocked, type Level, openClassicLevel, type OpenLevel } from "./level.ts";
 import { SpentEpoch } from "./spent-epoch.ts";
-import { checkIdentifier, checkSpendRequest } from "./spent-record.ts";
+import { checkDuration, checkIdentifier, checkSpendRequest } from "./spent-record.ts";
+import { DEFAULT_GRACE_MS, DEFAULT_RETENTION_MS } from "./spent-remote.ts";
 
 export interface SpentStoreObserver extends GroupCommitObserver {
   /** The number of nonces that the epoch now holds. The token key id is public, in hexadecimal. */
@@ -50,6 +53,14 @@ export interface SpentLevelStoreOptions {
   readonly reopenDelayMs?: number;
   /** Milliseconds that never jump. Default `performance.now`. */
   readonly monotonicMs?: () => number;
+  /** Unix milliseconds, by which epochs end. Default `Date.now`. */
+  readonly clock?: () => number;
+  /** Milliseconds that a new epoch is kept for, and that one `keepEpoch` keeps it for at most. Default 90 days. */
+  readonly retentionMs?: number;
+  /** Milliseconds that an epoch is kept past its end. Default a day. */
+  readonly graceMs?: number;
+  /** Milliseconds, of those that never jump, for which it was seen to be past by then. Default an hour. */
+  readonly settleMs?: number;
   /** Default `openClassicLevel`. */
   readonly openLevel?: OpenLevel;
 }
@@ -57,6 +68,7 @@ export interface SpentLevelStoreOptions {
 const DROPPED = ".dropped";
 const CREATED = ".created";
 const EMPTY = new Uint8Array(0);
+const SETTLE_MS = 3_600_000;
 
 /**
  * Opens the store. `spend` is refused with `TOKEN_STORE_UNAVAILABLE` when the queue is full or the
@@ -73,10 +85,7 @@ export async function openSpentLevelStore(options: SpentLevelStoreOptions): Prom
     const marks = [...names].filter((name) => name.endsWith(DROPPED));
     const dropped = marks.map((mark) => mark.slice(0, -DROPPED.length));
     const store = new SpentLevelStore(options, lock, dropped);
-    // A crash may have cut a deletion short.
-    for (const name of dropped) {
-      if (names.has(name) || names.has(name + CREATED)) await store.delete(name);
-    }
+    await store.load(names);
     return store;
   } catch (cause) {
     await lock?.close();
@@ -94,12 +103,32 @@ class SpentLevelStore implements SpentStore {
   readonly #lock: Level;
   readonly #epochs = new Map<string, SpentEpoch>();
   readonly #dropped: Set<string>;
+  readonly #ends: EpochEnds;
   #closed = false;
 
   constructor(options: SpentLevelStoreOptions, lock: Level, dropped: readonly string[]) {
     this.#options = options;
     this.#lock = lock;
     this.#dropped = new Set(dropped);
+    this.#ends = new EpochEnds({
+      folder: options.folder,
+      clock: options.clock ?? Date.now,
+      monotonicMs: options.monotonicMs ?? (() => performance.now()),
+      graceMs: options.graceMs ?? DEFAULT_GRACE_MS,
+      settleMs: options.settleMs ?? SETTLE_MS,
+    });
+  }
+
+  async load(names: ReadonlySet<string>): Promise<void> {
+    const known = [...names].filter((name) => name.endsWith(CREATED) || name.endsWith(UNTIL));
+    for (const name of new Set(known.map((mark) => mark.replace(/\.[a-z]+$/, "")))) {
+      if (!this.#dropped.has(name)) await this.#ends.load(name, this.#retentionMs);
+    }
+    // A crash may have cut a deletion short.
+    for (const name of this.#dropped) {
+      const left = [name, name + CREATED, name + UNTIL];
+      if (left.some((one) => names.has(one))) await this.#delete(name);
+    }
   }
 
   async spend(request: SpendRequest): Promise<SpendOutcome> {
@@ -117,23 +146,47 @@ class SpentLevelStore implements SpentStore {
     return epoch.spend(request);
   }
 
+  /** Kept from its first spend on, or from here. */
+  async keepEpoch(tokenKeyId: Uint8Array, forMs: number): Promise<boolean> {
+    checkIdentifier("tokenKeyId", tokenKeyId);
+    checkDuration("forMs", forMs);
+    if (this.#closed) throw unavailable("the store is closed");
+    const name = folderNameOf(tokenKeyId);
+    if (this.#dropped.has(name)) return false;
+    try {
+      await this.#ends.raise(name, Math.min(forMs, this.#retentionMs));
+    } catch (cause) {
+      throw unavailable("the end of the epoch cannot be written", cause);
+    }
+    return true;
+  }
+
+  async dropPastEpochs(): Promise<number> {
+    if (this.#closed) throw unavailable("the store is closed");
+    const past = this.#ends.past();
+    for (const name of past) await this.#drop(name);
+    return past.length;
+  }
+
   /**
-   * Deletes all nonces of a key whose tokens can no longer be redeemed. Spends of it are refused from
-   * the call on; the mark is durable before anything is deleted, and a deletion that a crash cuts
-   * short is finished at the next open. Safe to repeat.
+   * Spends of it are refused from the call on; the mark is durable before anything is deleted, and a deletion that a
+   * crash cuts short is finished at the next open. Safe to repeat.
    * @throws `TOKEN_STORE_UNAVAILABLE` where the disk fails
    */
   async dropEpoch(tokenKeyId: Uint8Array): Promise<void> {
     checkIdentifier("tokenKeyId", tokenKeyId);
     if (this.#closed) throw unavailable("the store is closed");
-    const name = folderNameOf(tokenKeyId);
+    await this.#drop(folderNameOf(tokenKeyId));
+  }
+
+  async #drop(name: string): Promise<void> {
     this.#dropped.add(name);
     const epoch = this.#epochs.get(name);
     this.#epochs.delete(name);
     await epoch?.close();
     try {
       await createFileDurably(this.#path(name, DROPPED), EMPTY);
-      await this.delete(name);
+      await this.#delete(name);
     } catch (cause) {
       throw unavailable("the epoch cannot be deleted", cause);
     }
@@ -148,8 +201,9 @@ class SpentLevelStore implements SpentStore {
   }
 
   /** Deletes what there is of a dropped epoch; the mark that it was created goes last. */
-  async delete(name: string): Promise<void> {
+  async #delete(name: string): Promise<void> {
     await rm(this.#path(name), { recursive: true, force: true });
+    await this.#ends.forget(name);
     await removeFileDurably(this.#path(name, CREATED));
   }
 
@@ -176,12 +230,17 @@ class SpentLevelStore implements SpentStore {
       // First the database, then the mark: a crash in between leaves a database without a spend.
       await syncFolder(this.#path(name));
       await syncFolder(folder);
+      if (!this.#ends.has(name)) await this.#ends.raise(name, this.#retentionMs);
       await createFileDurably(this.#path(name, CREATED), EMPTY);
       return level;
     } catch (error) {
       await level.close();
       throw error;
     }
+  }
+
+  get #retentionMs(): number {
+    return this.#options.retentionMs ?? DEFAULT_RETENTION_MS;
   }
 
   #path(name: string, suffix = ""): string {

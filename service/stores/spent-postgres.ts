@@ -5,6 +5,7 @@
  * <schema>.epoch       one row for each token key that was ever used; it stays when the epoch is dropped
  * <schema>.spent_<id>  the nonces of one epoch: dropped whole, without a trace in the others
  * ```
+ * `epoch.keep_until` is by the server's clock, as is whether it is past: no edge's clock counts.
  * A row in `epoch` whose table is gone reads as loss, not as an empty epoch: spends of it fail closed until
  * the table is restored or the epoch dropped. All edges use one database; each statement is one transaction.
  */
@@ -13,6 +14,7 @@ import type { SpentStore } from "../../tokens/index.ts";
 import { encodeHex } from "../../wire/index.ts";
 import {
   createSpentRemoteStore,
+  DEFAULT_RETENTION_MS,
   epochEnded,
   type SpentDatabase,
   type SpentEntry,
@@ -61,7 +63,7 @@ export async function openSpentPostgresStore(options: SpentPostgresOptions): Pro
   });
   // An idle connection that breaks is replaced by the next use; without a listener it would end the process.
   pool.on("error", () => undefined);
-  const database = new PostgresSpent(pool, schema);
+  const database = new PostgresSpent(pool, schema, options.retentionMs ?? DEFAULT_RETENTION_MS);
   try {
     await database.prepare(options.unsafeDurability ?? false);
   } catch (cause) {
@@ -77,12 +79,14 @@ class DurabilityError extends Error {}
 class PostgresSpent implements SpentDatabase {
   readonly #pool: Pool;
   readonly #schema: string;
+  readonly #retentionMs: number;
   /** Epochs that are known to exist, by their table. */
   readonly #known = new Set<string>();
 
-  constructor(pool: Pool, schema: string) {
+  constructor(pool: Pool, schema: string, retentionMs: number) {
     this.#pool = pool;
     this.#schema = schema;
+    this.#retentionMs = retentionMs;
   }
 
   async prepare(unsafeDurability: boolean): Promise<void> {
@@ -98,6 +102,7 @@ class PostgresSpent implements SpentDatabase {
       await client.query(
         `CREATE TABLE IF NOT EXISTS ${this.#schema}.epoch (
            key_id bytea PRIMARY KEY CHECK (octet_length(key_id) = 32),
+           keep_until timestamptz NOT NULL,
            dropped boolean NOT NULL DEFAULT false)`,
       );
     });
@@ -125,12 +130,55 @@ class PostgresSpent implements SpentDatabase {
     this.#known.delete(table);
     await this.#transaction(async (client) => {
       await client.query(
-        `INSERT INTO ${this.#schema}.epoch (key_id, dropped) VALUES ($1, true)
-         ON CONFLICT (key_id) DO UPDATE SET dropped = true`,
+        `INSERT INTO ${this.#schema}.epoch (key_id, keep_until, dropped)
+         VALUES ($1, clock_timestamp(), true) ON CONFLICT (key_id) DO UPDATE SET dropped = true`,
         [Buffer.from(tokenKeyId)],
       );
       await client.query(`DROP TABLE IF EXISTS ${table}`);
     });
+  }
+
+  /** The epoch is made where it is new, so that it can be found when it is past. */
+  async keep(tokenKeyId: Uint8Array, forMs: number): Promise<boolean> {
+    const table = this.#tableOf(tokenKeyId);
+    let isKept = false;
+    await this.#transaction(async (client) => {
+      const key = Buffer.from(tokenKeyId);
+      const { rows } = await client.query<{ dropped: boolean }>(
+        `UPDATE ${this.#schema}.epoch
+         SET keep_until = greatest(keep_until, ${instantAfter("$2")})
+         WHERE key_id = $1 RETURNING dropped`,
+        [key, forMs],
+      );
+      const [epoch] = rows;
+      isKept = epoch?.dropped !== true;
+      if (epoch === undefined) await this.#createEpoch(client, key, table, forMs);
+    });
+    return isKept;
+  }
+
+  async dropPast(graceMs: number): Promise<number> {
+    const past = `NOT dropped AND keep_until < ${instantAfter("$1")}`;
+    const { rows } = await this.#pool.query<{ id: Buffer }>(
+      `SELECT key_id AS id FROM ${this.#schema}.epoch WHERE ${past}`,
+      [-graceMs],
+    );
+    let dropped = 0;
+    for (const { id } of rows) {
+      const table = this.#tableOf(id);
+      await this.#transaction(async (client) => {
+        // Once more, under the lock: an edge may have asked for it in between.
+        const { rowCount } = await client.query(
+          `UPDATE ${this.#schema}.epoch SET dropped = true WHERE ${past} AND key_id = $2`,
+          [-graceMs, id],
+        );
+        if (rowCount === 0) return;
+        await client.query(`DROP TABLE IF EXISTS ${table}`);
+        dropped += 1;
+      });
+      this.#known.delete(table);
+    }
+    return dropped;
   }
 
   close(): Promise<void> {
@@ -181,14 +229,22 @@ class PostgresSpent implements SpentDatabase {
       const [epoch] = rows;
       if (epoch?.dropped === true) throw epochEnded();
       if (epoch?.present === false) throw new Error("the table of an epoch is missing");
-      if (epoch !== undefined) return;
-      await client.query(`INSERT INTO ${this.#schema}.epoch (key_id) VALUES ($1)`, key);
-      await client.query(
-        `CREATE TABLE ${table} (
-           nonce bytea PRIMARY KEY CHECK (octet_length(nonce) = 32), record bytea NOT NULL)`,
-      );
+      if (epoch === undefined) {
+        await this.#createEpoch(client, Buffer.from(tokenKeyId), table, this.#retentionMs);
+      }
     });
     this.#known.add(table);
+  }
+
+  async #createEpoch(client: PoolClient, key: Buffer, table: string, forMs: number): Promise<void> {
+    await client.query(
+      `INSERT INTO ${this.#schema}.epoch (key_id, keep_until) VALUES ($1, ${instantAfter("$2")})`,
+      [key, forMs],
+    );
+    await client.query(
+      `CREATE TABLE ${table} (
+         nonce bytea PRIMARY KEY CHECK (octet_length(nonce) = 32), record bytea NOT NULL)`,
+    );
   }
 
   /** One at a time among all edges: making and dropping tables is rare. */
@@ -216,6 +272,11 @@ class PostgresSpent implements SpentDatabase {
   #tableOf(tokenKeyId: Uint8Array): string {
     return `${this.#schema}.spent_${encodeHex(tokenKeyId).slice(0, TABLE_ID_CHARACTERS)}`;
   }
+}
+
+/** @param parameter of milliseconds from now, by the server's clock and not by that of its transaction */
+function instantAfter(parameter: string): string {
+  return `clock_timestamp() + ${parameter} * interval '1 millisecond'`;
 }
 
 /** At most 63 bytes, too. */

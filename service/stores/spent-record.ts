@@ -28,6 +28,11 @@ export function checkIdentifier(name: string, value: Uint8Array): void {
   if (value.length !== IDENTIFIER_BYTES) throw new RangeError(`${name} is not 32 bytes`);
 }
 
+/** @throws RangeError unless the value is one in milliseconds. */
+export function checkDuration(name: string, ms: number): void {
+  if (!Number.isSafeInteger(ms) || ms < 0) throw new RangeError(`${name} is not in milliseconds`);
+}
+
 /** The value that is stored for a first spend. */
 export function encodeSpentRecord({ binding, atMs }: SpendRequest): Uint8Array {
   if (binding === undefined) return new Uint8Array(0);

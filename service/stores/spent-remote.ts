@@ -13,6 +13,7 @@ import type { SpendOutcome, SpendRequest, SpentStore } from "../../tokens/index.
 import { isStileError, StileError } from "../../wire/index.ts";
 import { GroupCommit, type GroupCommitObserver } from "./group-commit.ts";
 import {
+  checkDuration,
   checkIdentifier,
   checkSpendRequest,
   encodeSpentRecord,
@@ -38,6 +39,13 @@ export interface SpentDatabase {
   ) => Promise<readonly (Uint8Array | undefined)[]>;
   /** Durable when it resolves; from then on `insert` of any process refuses this epoch. Idempotent. */
   readonly drop: (tokenKeyId: Uint8Array) => Promise<void>;
+  /**
+   * Keeps the epoch for so long from now, unless it is kept for longer, by one clock of the database.
+   * @returns false for an epoch that was dropped
+   */
+  readonly keep: (tokenKeyId: Uint8Array, forMs: number) => Promise<boolean>;
+  /** Drops, as `drop` does, what need not have been kept for so long, by the same clock. @returns how many */
+  readonly dropPast: (graceMs: number) => Promise<number>;
   readonly close: () => Promise<void>;
 }
 
@@ -49,7 +57,15 @@ export interface SpentRemoteOptions {
   readonly maxBatch?: number;
   /** Milliseconds that one batch may take before further spends are refused. Default 2,000. */
   readonly stallMs?: number;
+  /** Milliseconds that a new epoch is kept for, and that one `keepEpoch` keeps it for at most. Default 90 days. */
+  readonly retentionMs?: number;
+  /** Milliseconds that an epoch is kept past its end, for servers that take over with another clock. Default a day. */
+  readonly graceMs?: number;
 }
+
+const DAY_MS = 86_400_000;
+export const DEFAULT_RETENTION_MS: number = 90 * DAY_MS;
+export const DEFAULT_GRACE_MS: number = DAY_MS;
 
 type Settled = PromiseSettledResult<SpendOutcome>;
 
@@ -58,6 +74,7 @@ export function createSpentRemoteStore(
   options: SpentRemoteOptions = {},
 ): SpentStore {
   const { observe, maxBatch = 1_024, maxQueued = 16_384, stallMs = 2_000 } = options;
+  const { graceMs = DEFAULT_GRACE_MS, retentionMs = DEFAULT_RETENTION_MS } = options;
   const commits = new GroupCommit<SpendRequest, Settled>({
     commit: (batch) => spendBatch(database, batch),
     refuse: (reason) => unavailable(reason),
@@ -68,6 +85,12 @@ export function createSpentRemoteStore(
     observe,
   });
   let isClosed = false;
+  const administer = async <T>(work: () => Promise<T>): Promise<T> => {
+    if (isClosed) throw unavailable("the store is closed");
+    return work().catch((cause: unknown) => {
+      throw unavailable("the epochs cannot be read or written", cause);
+    });
+  };
   return {
     spend: async (request) => {
       checkSpendRequest(request);
@@ -77,11 +100,14 @@ export function createSpentRemoteStore(
     },
     dropEpoch: async (tokenKeyId) => {
       checkIdentifier("tokenKeyId", tokenKeyId);
-      if (isClosed) throw unavailable("the store is closed");
-      await database.drop(tokenKeyId).catch((cause: unknown) => {
-        throw unavailable("the epoch cannot be dropped", cause);
-      });
+      await administer(() => database.drop(tokenKeyId));
     },
+    keepEpoch: async (tokenKeyId, forMs) => {
+      checkIdentifier("tokenKeyId", tokenKeyId);
+      checkDuration("forMs", forMs);
+      return administer(() => database.keep(tokenKeyId, Math.min(forMs, retentionMs)));
+    },
+    dropPastEpochs: () => administer(() => database.dropPast(graceMs)),
     close: async () => {
       if (isClosed) return;
       isClosed = true;

@@ -1,10 +1,8 @@
 /**
  * The {@link SpentStore} on Valkey or Redis (7.0 or newer), one server or a cluster: the fastest for many edges.
- * ```
- * stile:spent:<key id><nonce>   the record of a spend (binary); expires when its key is destroyed for sure
- * stile:dropped:<key id>        the epoch is over; never expires
- * stile:identity                which store this is; never expires
- * ```
+ * Epochs and their entries are in `spent-valkey-epochs.ts`; `stile:identity` says which store this is. Nothing
+ * expires: an entry that did while its epoch is still spent in would make its token fresh.
+ *
  * **Limits.** With `appendfsync always` an acknowledged spend survives a crash of the server. It does not survive
  * a failover to a replica that had not received it: replication is asynchronous, and `acknowledge` only makes
  * such a loss less likely (WAIT, WAITAOF), as the documentation of both says. Where that is too little,
@@ -21,12 +19,21 @@ import { encodeHex } from "../../wire/index.ts";
 import { createFileDurably, hasCode } from "./durable-file.ts";
 import {
   createSpentRemoteStore,
+  DEFAULT_RETENTION_MS,
   epochEnded,
   type SpentDatabase,
   type SpentEntry,
   type SpentRemoteOptions,
   unavailable,
 } from "./spent-remote.ts";
+import {
+  endEpoch,
+  endPastEpochs,
+  isEnded,
+  keepEpoch,
+  shardOf,
+  type ValkeyClient,
+} from "./spent-valkey-epochs.ts";
 
 export interface SpentValkeyOptions extends SpentRemoteOptions {
   /** One server, or some nodes of a cluster. */
@@ -40,8 +47,6 @@ export interface SpentValkeyOptions extends SpentRemoteOptions {
   readonly identityFile: string;
   /** 16 bytes or more, fresh: the identity, where the store has none yet. */
   readonly newIdentity: Uint8Array;
-  /** Milliseconds that an entry lives: at least as long as a token can be redeemed after it was issued. */
-  readonly retentionMs: number;
   /** Replicas that must have a spend before it is answered, on each node; `aof`: on their disk (7.2). */
   readonly acknowledge?: { readonly replicas: number; readonly aof: boolean };
   /** Milliseconds for a connection or a command. Default 2,000. */
@@ -49,8 +54,6 @@ export interface SpentValkeyOptions extends SpentRemoteOptions {
   /** Accepts servers that may forget or evict what they acknowledged. */
   readonly unsafeDurability?: boolean;
 }
-
-type Client = Valkey | Cluster;
 
 const IDENTITY = "stile:identity";
 const MAX_RETRY_MS = 1_000;
@@ -81,7 +84,7 @@ export async function openSpentValkeyStore(options: SpentValkeyOptions): Promise
   return createSpentRemoteStore(database, options);
 }
 
-function createClient(options: SpentValkeyOptions): Client {
+function createClient(options: SpentValkeyOptions): ValkeyClient {
   const { password, timeoutMs = 2_000, tlsCa, username } = options;
   const connection = {
     ...(username === undefined ? {} : { username }),
@@ -109,13 +112,15 @@ function createClient(options: SpentValkeyOptions): Client {
 class StateError extends Error {}
 
 class ValkeySpent implements SpentDatabase {
-  readonly #client: Client;
+  readonly #client: ValkeyClient;
   readonly #options: SpentValkeyOptions;
+  /** Epochs that the server has been asked to keep, in hexadecimal. */
+  readonly #known = new Set<string>();
   #identity: Buffer | undefined;
   /** A server that was started anew may be another, or be set otherwise. */
   #isChecked = false;
 
-  constructor(client: Client, options: SpentValkeyOptions) {
+  constructor(client: ValkeyClient, options: SpentValkeyOptions) {
     this.#client = client;
     this.#options = options;
     const doubt = (): void => {
@@ -148,32 +153,75 @@ class ValkeySpent implements SpentDatabase {
     entries: readonly SpentEntry[],
   ): Promise<readonly (Uint8Array | undefined)[]> {
     if (!this.#isChecked) await this.check();
-    const expiry = ["PX", Math.ceil(this.#options.retentionMs)] as const;
-    // All in one tick, so that they travel together; the server does them in this order.
-    const [identity, dropped, ...found] = await Promise.all([
-      this.#client.getBuffer(IDENTITY),
-      this.#client.exists(droppedKey(tokenKeyId)),
-      ...entries.map(({ nonce, record }) => {
-        const key = Buffer.concat([Buffer.from("stile:spent:"), tokenKeyId, nonce]);
-        return this.#client.callBuffer("SET", key, Buffer.from(record), ...expiry, "NX", "GET");
-      }),
-    ]);
-    this.#refuseOther(identity);
-    if (dropped > 0) throw epochEnded();
-    await this.#acknowledged();
-    return found.map((record) => (Buffer.isBuffer(record) ? Uint8Array.from(record) : undefined));
+    await this.#openEpoch(tokenKeyId);
+    try {
+      const found = await this.#insertInto(tokenKeyId, entries);
+      await this.#acknowledged();
+      return found;
+    } catch (error) {
+      if (!isEnded(error)) throw error;
+      throw epochEnded();
+    }
   }
 
-  /** The entries go when they expire: there is no way to find them that would not block the server. */
+  async keep(tokenKeyId: Uint8Array, forMs: number): Promise<boolean> {
+    if (!this.#isChecked) await this.check();
+    const isKept = await keepEpoch(this.#client, tokenKeyId, forMs, "GT");
+    await this.#acknowledged();
+    return isKept;
+  }
+
   async drop(tokenKeyId: Uint8Array): Promise<void> {
     if (!this.#isChecked) await this.check();
-    await this.#client.set(droppedKey(tokenKeyId), "");
+    await endEpoch(this.#client, tokenKeyId);
     await this.#acknowledged();
+  }
+
+  async dropPast(graceMs: number): Promise<number> {
+    if (!this.#isChecked) await this.check();
+    const ended = await endPastEpochs(this.#client, graceMs);
+    await this.#acknowledged();
+    return ended;
   }
 
   close(): Promise<void> {
     this.#client.disconnect();
     return Promise.resolve();
+  }
+
+  /** An epoch that nobody has said anything about is kept, too, and found when it is past. */
+  async #openEpoch(tokenKeyId: Uint8Array): Promise<void> {
+    const id = encodeHex(tokenKeyId);
+    if (this.#known.has(id)) return;
+    const { retentionMs = DEFAULT_RETENTION_MS } = this.#options;
+    if (!(await keepEpoch(this.#client, tokenKeyId, retentionMs, "NX"))) throw epochEnded();
+    this.#known.add(id);
+  }
+
+  async #insertInto(
+    tokenKeyId: Uint8Array,
+    entries: readonly SpentEntry[],
+  ): Promise<readonly (Uint8Array | undefined)[]> {
+    // All in one tick, so that they travel together; the server does them in this order.
+    const [identity, ...inserted] = await Promise.all([
+      this.#client.getBuffer(IDENTITY),
+      ...entries.map(({ nonce, record }) =>
+        this.#client.hsetnx(shardOf(tokenKeyId, nonce), Buffer.from(nonce), Buffer.from(record)),
+      ),
+    ]);
+    this.#refuseOther(identity);
+    // An entry that is there never changes, so that a second look sees what made the conflict.
+    return Promise.all(
+      entries.map(async ({ nonce }, i) => {
+        if (inserted[i] === 1) return undefined;
+        const record = await this.#client.hgetBuffer(
+          shardOf(tokenKeyId, nonce),
+          Buffer.from(nonce),
+        );
+        if (record === null) throw new Error("an entry was there and is not any more");
+        return Uint8Array.from(record);
+      }),
+    );
   }
 
   async #acknowledged(): Promise<void> {
@@ -196,10 +244,6 @@ class ValkeySpent implements SpentDatabase {
     if (identity !== null && this.#identity?.equals(identity) === true) return;
     throw new StateError("the server has lost its data, or is not the one that was used before");
   }
-}
-
-function droppedKey(tokenKeyId: Uint8Array): string {
-  return `stile:dropped:${encodeHex(tokenKeyId)}`;
 }
 
 async function checkDurable(node: Valkey): Promise<void> {

@@ -130,19 +130,6 @@ describe.skipIf(valkeyMissing)("Valkey or Redis", () => {
     expect(await renewed.spend(spendOf(1))).toEqual({ outcome: "fresh" });
   });
 
-  it("keeps an entry for the retention time and no longer", async () => {
-    const server = using(await startValkey());
-    const options = valkeyOptions(server, join(testFolder(), "identity"));
-    const store = closing(await openSpentValkeyStore({ ...options, retentionMs: 5_000 }));
-    await store.spend(spendOf(0));
-    const admin = await valkeyClient(server);
-    const [key] = await admin.keysBuffer("stile:spent:*");
-    const left = await admin.pttl(key ?? "");
-    expect(left).toBeGreaterThan(4_000);
-    expect(left).toBeLessThanOrEqual(5_000);
-    expect(await admin.pttl("stile:identity")).toBe(-1);
-  });
-
   it("waits for replicas where asked to, and refuses without them", async () => {
     const durable = ["--appendonly", "yes", "--appendfsync", "always"];
     const primary = using(await startValkey([...durable, "--repl-diskless-sync-delay", "0"]));
@@ -158,7 +145,7 @@ describe.skipIf(valkeyMissing)("Valkey or Redis", () => {
       .toBe("nothing was thrown");
     await store.spend(spendOf(2));
     const reader = await valkeyClient(replica);
-    expect((await reader.keysBuffer("stile:spent:*")).length).toBeGreaterThanOrEqual(2);
+    expect((await reader.keys("stile:spent:*")).length).toBeGreaterThanOrEqual(2);
   });
 
   it("may be a cluster", { timeout: 30_000 }, async () => {
@@ -200,7 +187,8 @@ describe.skipIf(valkeyMissing)("Valkey or Redis", () => {
     );
     expect(outcomes.filter(({ outcome }) => outcome === "fresh")).toHaveLength(600);
     const counts = await Promise.all(admins.map((admin) => admin.dbsize()));
-    expect(Math.min(...counts)).toBeGreaterThan(100);
+    // 256 hashes of the epoch, on three nodes.
+    expect(Math.min(...counts)).toBeGreaterThan(40);
     await nodes[2]?.kill();
     const after = await Promise.allSettled(spends.map((one) => a.spend(one)));
     expect(after.some(({ status }) => status === "rejected")).toBe(true);

@@ -139,6 +139,8 @@ export function memorySpentStore(): MemorySpentStore {
       const isSame = encodeHex(first.binding) === encodeHex(request.binding);
       return isSame ? { outcome: "repeat", firstAtMs: first.atMs } : { outcome: "spent" };
     },
+    keepEpoch: async () => true,
+    dropPastEpochs: async () => 0,
     dropEpoch: async () => entries.clear(),
     close: async () => undefined,
   };

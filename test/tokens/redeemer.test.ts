@@ -182,6 +182,13 @@ describe("redemption", () => {
     }
   });
 
+  it("rejects a token of a key whose epoch has ended, as one of no key of ours", async () => {
+    const ended = (): Promise<never> => Promise.reject(new StileError("TOKEN_KEY_UNKNOWN", "over"));
+    const { redeem, challenger } = bench({ ...memorySpentStore(), spend: ended });
+    const token = tokenFor(challenger.challenge(scope, 2));
+    expect(await codeOfAsync(() => redeem(token))).toBe("TOKEN_KEY_UNKNOWN");
+  });
+
   it("rejects an answer of the store that is not in its contract", async () => {
     const store = {
       ...memorySpentStore(),

@@ -100,6 +100,8 @@ export function createRedeemer(options: RedeemerOptions): Redeemer {
       return await spentStore.spend(request);
     } catch (cause) {
       if (isStileError(cause, "TOKEN_STORE_UNAVAILABLE")) throw cause;
+      // Its epoch has ended: another token may do, and this one never will.
+      if (isStileError(cause, "TOKEN_KEY_UNKNOWN")) throw cause;
       throw new StileError("TOKEN_STORE_UNAVAILABLE", "the spent store failed", { cause });
     }
   }

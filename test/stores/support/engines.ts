@@ -18,9 +18,18 @@ import {
   valkeyMissing,
 } from "./servers.ts";
 
+export interface EpochOptions {
+  readonly graceMs?: number;
+  readonly retentionMs?: number;
+  /** Of the embedded engine, which has no server's clock. */
+  readonly settleMs?: number;
+  readonly clock?: () => number;
+  readonly monotonicMs?: () => number;
+}
+
 export interface RunningEngine {
   /** Opens the store; of a shared engine, as one edge among several. */
-  readonly open: (edge?: string) => Promise<SpentStore>;
+  readonly open: (edge?: string, options?: EpochOptions) => Promise<SpentStore>;
   /** Undefined for the embedded engine. */
   readonly server: DatabaseServer | undefined;
   readonly stop: () => Promise<void>;
@@ -33,14 +42,11 @@ export interface Engine {
   readonly start: () => Promise<RunningEngine>;
 }
 
-export const RETENTION_MS = 600_000;
-
 export function valkeyOptions(server: DatabaseServer, identityFile: string): SpentValkeyOptions {
   return {
     nodes: [{ host: "127.0.0.1", port: server.port }],
     identityFile,
     newIdentity: Uint8Array.from(randomBytes(16)),
-    retentionMs: RETENTION_MS,
   };
 }
 
@@ -61,7 +67,7 @@ export const ENGINES: readonly Engine[] = [
     start: () => {
       const folder = mkdtempSync(join(tmpdir(), "stile-engine-"));
       return Promise.resolve({
-        open: () => openSpentLevelStore({ folder }),
+        open: (_edge, options = {}) => openSpentLevelStore({ folder, ...options }),
         server: undefined,
         stop: () => Promise.resolve(rmSync(folder, { recursive: true, force: true })),
       });
@@ -74,7 +80,8 @@ export const ENGINES: readonly Engine[] = [
     start: async () => {
       const server = await startPostgres();
       return {
-        open: () => openSpentPostgresStore({ connection: postgresConnection(server) }),
+        open: (_edge, options = {}) =>
+          openSpentPostgresStore({ ...options, connection: postgresConnection(server) }),
         server,
         stop: server.stop,
       };
@@ -88,7 +95,8 @@ export const ENGINES: readonly Engine[] = [
       const folder = mkdtempSync(join(tmpdir(), "stile-engine-"));
       const server = await startValkey();
       return {
-        open: (edge = "edge") => openSpentValkeyStore(valkeyOptions(server, join(folder, edge))),
+        open: (edge = "edge", options = {}) =>
+          openSpentValkeyStore({ ...options, ...valkeyOptions(server, join(folder, edge)) }),
         server,
         stop: async () => {
           await server.stop();
