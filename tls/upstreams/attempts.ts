@@ -53,15 +53,17 @@ export class Attempts {
    * @returns whether there is another one now
    */
   next(failure: UpstreamFailure, isReused: boolean): boolean {
-    // A kept connection that has ended says nothing of its upstream.
+    // A kept connection that has ended says nothing of its upstream: yet one that is about to stop ends
+    // them all, and a new connection to it would be lost as well, and the request with it.
     const isStale = failure === "broken" && isReused;
     this.settle(isStale ? "abandoned" : failure);
+    const ended = isStale ? this.upstream : undefined;
     if (!isStale) this.#tried.push(this.upstream);
     if (failure !== "connect") {
       if (failure !== "broken" || !this.#isRepeatable || this.#isRepeated) return false;
       this.#isRepeated = true;
     }
-    const next = this.#upstreams.retake(this.#tried);
+    const next = this.#upstreams.retake(this.#tried, ended);
     if (next === undefined) return false;
     this.#current.end();
     this.#current = next;

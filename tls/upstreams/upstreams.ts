@@ -31,8 +31,11 @@ export interface Upstreams {
   readonly take: () => Attempt;
   /** For a new request at this one, as long as nothing speaks against it. */
   readonly takeAt: (upstream: Upstream) => Attempt | undefined;
-  /** For a further attempt, not at those. Undefined where there is no other, or no more to spend on it. */
-  readonly retake: (tried: readonly Upstream[]) => Attempt | undefined;
+  /**
+   * For a further attempt, not at those. Undefined where there is no other, or no more to spend on it.
+   * @param ended where a kept connection had ended: may be asked once more, where there is no other
+   */
+  readonly retake: (tried: readonly Upstream[], ended?: Upstream) => Attempt | undefined;
   /** Second attempts so far, and those that were one too many. */
   readonly retries: { readonly made: number; readonly refused: number };
   readonly close: () => void;
@@ -108,9 +111,10 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
       budget.earn(nowMs);
       return begin(upstream, nowMs);
     },
-    retake: (tried) => {
+    retake: (tried, ended) => {
       const nowMs = clock();
-      const chosen = choose(nowMs, tried);
+      const elsewhere = ended && choose(nowMs, [...tried, ended]);
+      const chosen = elsewhere ?? choose(nowMs, tried);
       if (chosen === undefined) return undefined;
       if (!budget.spend(nowMs)) {
         retries.refused += 1;

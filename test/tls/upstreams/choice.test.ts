@@ -225,6 +225,22 @@ describe("second attempts", () => {
     expect(upstreams.all.map(({ underWay }) => underWay)).toStrictEqual([0, 0, 0]);
   });
 
+  test("go elsewhere from a kept connection that had ended, also where others are slower", () => {
+    const made = stage(2);
+    for (const [i, latencyMs] of [1, 900].entries()) {
+      const upstream = made.upstreams.all[i];
+      const attempt = upstream && made.upstreams.takeAt(upstream);
+      made.nowMs += latencyMs;
+      attempt?.settle("answered");
+      attempt?.end();
+    }
+    const attempts = new Attempts(made.upstreams, true);
+    expect(attempts.upstream.name).toBe("0");
+    expect(attempts.next("broken", true)).toBe(true);
+    expect(attempts.upstream.name).toBe("1");
+    attempts.end();
+  });
+
   test("are none without another upstream, but on a kept connection", () => {
     for (const [isReused, isAllowed] of [
       [false, false],
