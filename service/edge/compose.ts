@@ -10,13 +10,13 @@ import {
   type SpentStore,
 } from "../../tokens/index.ts";
 import { StileError } from "../../wire/index.ts";
-import type { Config, EdgeConfig } from "../config/index.ts";
+import { type Config, type EdgeConfig, expirationGrid } from "../config/index.ts";
 import type { OwnEndpoints } from "../http/own-handler.ts";
 import type { SidecarSecrets } from "../secrets.ts";
 import { metadataPolicyOf } from "../issuer/metadata-policy.ts";
 import type { Composition } from "../sidecar.ts";
 import { type Adaptive, createAdaptive } from "./adaptive/adaptive.ts";
-import { createAdmission } from "./admission.ts";
+import { type Admission, createAdmission } from "./admission.ts";
 import { type Clearance, createClearance } from "./clearance.ts";
 import { createCors } from "./cors.ts";
 import { createGate } from "./gate.ts";
@@ -24,6 +24,7 @@ import { createEdgeFastPath } from "./fast-path.ts";
 import { createEdgeHandler, type EdgeHandler } from "./handler.ts";
 import { normalHost } from "./host.ts";
 import { composePage } from "../web/compose.ts";
+import type { PageFor } from "./refusal.ts";
 import { registerEdgeRoutes } from "./routes.ts";
 import { checkExtAuthz, listenExtAuthz } from "./ext-authz/compose.ts";
 import { type Agents, openAgents } from "./signatures/agents.ts";
@@ -77,10 +78,8 @@ export async function composeEdge(
     isSpliced: edge.fastPath,
   });
   onClose(() => forwarder.close());
-  const page =
-    deps.hasWebAuthn && edge.clearanceSeconds > 0
-      ? composePage(app, { admission, hosts: edge.hosts, fallbackUrl: edge.fallbackUrl })
-      : undefined;
+  const hasPage = deps.hasWebAuthn && edge.clearanceSeconds > 0;
+  const page = hasPage ? pageOf(composition, edge, admission) : undefined;
   registerEdgeRoutes(app, {
     admission,
     hosts: edge.hosts,
@@ -195,6 +194,16 @@ function composeAdmission(
     sha256: (bytes) => Uint8Array.from(createHash("sha256").update(bytes).digest()),
     metrics,
   });
+}
+
+function pageOf(
+  { app, config }: EdgeComposition,
+  { fallbackUrl, hosts }: EdgeConfig,
+  admission: Admission,
+): PageFor {
+  const { publicMetadata } = config.issuer;
+  const grid = publicMetadata && expirationGrid(publicMetadata);
+  return composePage(app, { admission, hosts, fallbackUrl, expirationGrid: grid });
 }
 
 /** Settings that exclude each other, or that only their parsers can judge. @throws `SERVICE_CONFIG_INVALID` */

@@ -3,6 +3,7 @@
  * the method and the language; what the script needs is a JSON block, and scripts and styles run by nonce.
  */
 import { randomBytes } from "node:crypto";
+import type { ExpirationGrid } from "../../tokens/index.ts";
 import { encodeBase64Url } from "../../wire/index.ts";
 import type { PageAssets } from "./assets.ts";
 import { chooseLanguage, LANGUAGES, type Language, type PageTexts, textsOf } from "./texts.ts";
@@ -14,6 +15,8 @@ export interface PageRequest {
   readonly challenge: Uint8Array;
   readonly tokenKey: Uint8Array;
   readonly maxAgeSeconds: number;
+  /** Of a type whose tokens carry an expiration. */
+  readonly expirationGrid?: ExpirationGrid | undefined;
 }
 
 export interface RenderedPage {
@@ -92,6 +95,7 @@ function render(
     challenge: encodeBase64Url(request.challenge),
     tokenKey: encodeBase64Url(request.tokenKey),
     maxAgeSeconds: request.maxAgeSeconds,
+    expirationGrid: request.expirationGrid,
     batch: BATCH,
     method: request.method,
     workerUrl,

@@ -28,10 +28,12 @@ import {
   derivePrivateKey,
   privateKeyOfPrimes,
 } from "../../tokens/partially-blind-rsa/private-key.ts";
+import { bytesToInt, intToBytes } from "../../tokens/partially-blind-rsa/big-integers.ts";
+import { blindWithMetadata } from "../../tokens/partially-blind-rsa/blind-client.ts";
+import { messageWithMetadata } from "../../tokens/partially-blind-rsa/derivation.ts";
 import {
   derivePublicExponent,
   derivePublicKey,
-  messageWithMetadata,
 } from "../../tokens/partially-blind-rsa/public-key.ts";
 import {
   encodeRsaPrivateKey,
@@ -74,6 +76,37 @@ describe.skipIf(sharedMissing)("partially blind RSA against vectors", () => {
         expect(await crypto.verifyTypeDa7a(spki, other, message, signature)).toBe(false);
       }
       expect(crypto.verifyType2(spki, messageWithMetadata(info, message), signature)).toBe(false);
+    }
+  });
+
+  it("draft-amjad-cfrg-partially-blind-rsa-02: blinds and finalises byte for byte, nothing else", async () => {
+    for (const vector of readVectors(CFRG)) {
+      const [modulus, metadata] = [bytesOf(vector, "n"), bytesOf(vector, "info")];
+      const message = concatBytes([bytesOf(vector, "msg_prefix"), bytesOf(vector, "msg")]);
+      const [salt, r] = [bytesOf(vector, "salt"), bytesOf(vector, "r")];
+      const asked: number[] = [];
+      // Above the modulus first: then another is drawn.
+      const drawn = [salt, new Uint8Array(modulus.length).fill(255), r];
+      const random = (length: number): Uint8Array => {
+        asked.push(length);
+        return drawn.shift() ?? new Uint8Array();
+      };
+      const blinded = await blindWithMetadata({ modulus, metadata, message, random });
+      expect(asked).toEqual([48, modulus.length, modulus.length]);
+      expect(encodeHex(blinded.blindedMessage)).toBe(encodeHex(bytesOf(vector, "blind_msg")));
+      const response = bytesOf(vector, "blind_sig");
+      expect(blinded.finalize(atOffset(response))).toEqual(bytesOf(vector, "sig"));
+      const above = bytesToInt(response) + bytesToInt(modulus);
+      for (const wrong of [
+        response.with(7, response[7]! ^ 1),
+        response.subarray(1),
+        concatBytes([Uint8Array.of(0), response]),
+        new Uint8Array(response.length),
+        intToBytes(bytesToInt(modulus) - bytesToInt(response), response.length),
+        intToBytes(above, response.length + 1).subarray(1),
+      ]) {
+        expect(blinded.finalize(wrong)).toBeUndefined();
+      }
     }
   });
 

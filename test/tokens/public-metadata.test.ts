@@ -200,6 +200,27 @@ describe.skipIf(sharedMissing)("type 0xDA7A", () => {
     await expect(client.request({ ...asked, extensions, count: 2 })).rejects.toThrow(RangeError);
   });
 
+  it("is given to our client by the issuer of privacypass-ts, and verified by its origin", async () => {
+    const { challenge, clock, tokenKey } = bench();
+    const extensions = latestExpiration(GRID, clock());
+    const asked = { challenge, tokenKey, count: 1, extensions };
+    const pending = await createTokenClient().request(asked);
+    const { privateKey, publicKey } = await libraryKeys();
+    const mode = publicVerif.BlindRSAMode.PSS;
+    const issuer = new publicVerif.IssuerWithMetadata(mode, "a.example", privateKey, publicKey);
+    const request = publicVerif.ExtendedTokenRequest.deserialize(Uint8Array.from(pending.body));
+    const body = (await issuer.issue(request)).serialize();
+    const mediaType = MEDIA_TYPE_TOKEN_RESPONSE;
+    const [token] = await pending.finalize({ status: 200, mediaType, body });
+    const read = Token.deserialize(TOKEN_TYPES.PARTIALLY_BLIND_RSA, Uint8Array.from(token!));
+    const verify = async (timestamp: bigint): Promise<boolean> =>
+      new publicVerif.OriginWithMetadata(mode, libraryExtensions([expiring(timestamp)]), [
+        "origin.example",
+      ]).verify(read, publicKey);
+    expect(await verify(START + 4n * BigInt(HOUR))).toBe(true);
+    expect(await verify(START + 3n * BigInt(HOUR))).toBe(false);
+  });
+
   it("redeems what the issuer of privacypass-ts gives", async () => {
     const { challenge, redeemer, tokenKey } = bench();
     const extensions = [expiring(START + BigInt(HOUR))];

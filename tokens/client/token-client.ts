@@ -1,23 +1,12 @@
 /**
- * The client of token types 0x0002 and 0xDA7A: blinds requests, finalises responses (RFC 9578 §6.1, §6.3;
- * draft-ietf-privacypass-public-metadata-issuance), over `@cloudflare/privacypass-ts`. The library is used for the blinding alone. Codecs and checks are ours,
+ * The client of token types 0x0002 and 0xDA7A: blinds requests, finalises responses. Type 0x0002 (RFC 9578 §6.1, §6.3)
+ * is blinded by `@cloudflare/privacypass-ts`, type 0xDA7A by `metadata-request.ts`. Codecs and checks are ours,
  * and every array goes in as fresh memory: the library reads `bytes.buffer` from its start, so a pooled
  * Buffer would be misread, or its neighbours sent out.
  * It sends nothing: the caller posts `body` and hands the response in.
  */
-import {
-  Extension as LibraryExtension,
-  Extensions as LibraryExtensions,
-  publicVerif,
-  TokenChallenge as LibraryTokenChallenge,
-} from "@cloudflare/privacypass-ts";
+import { publicVerif, TokenChallenge as LibraryTokenChallenge } from "@cloudflare/privacypass-ts";
 import { constantTimeEqual, isStileError, StileError } from "../../wire/index.ts";
-import { checkCoarse } from "../metadata/client-metadata.ts";
-import {
-  encodeExtendedTokenRequest,
-  parseExtendedTokenRequest,
-} from "../structures/extended-token-request.ts";
-import { parseExtensions } from "../structures/extensions.ts";
 import {
   DEFAULT_BATCH_LIMITS,
   encodeGenericBatchTokenRequest,
@@ -40,6 +29,7 @@ import {
   type TokenResponse,
 } from "../structures/token-request.ts";
 import { TOKEN_TYPE_BLIND_RSA, TOKEN_TYPE_PARTIALLY_BLIND_RSA } from "../structures/token-types.ts";
+import { requestWithMetadata } from "./metadata-request.ts";
 
 export interface TokenClientRequest {
   /** The encoded TokenChallenge as the origin sent it. */
@@ -89,10 +79,8 @@ export interface TokenClient {
 /** One request and the library's state that unblinds its response. */
 interface Blinded {
   readonly request: TokenRequest;
-  readonly client: LibraryClient;
+  readonly client: publicVerif.Client;
 }
-
-type LibraryClient = publicVerif.Client | publicVerif.ClientWithMetadata;
 
 /** Randomness (nonces, salts, blinds) comes from the runtime's WebCrypto. */
 export function createTokenClient(): TokenClient {
@@ -104,14 +92,12 @@ export function createTokenClient(): TokenClient {
       }
       const tokenType =
         extensions === undefined ? TOKEN_TYPE_BLIND_RSA : TOKEN_TYPE_PARTIALLY_BLIND_RSA;
-      const libraryChallenge = asLibraryChallenge(challenge, tokenType);
+      const raw = checkedChallenge(challenge, tokenType);
       const key = checkedTokenKey(tokenKey);
       if (extensions !== undefined) {
-        const metadata = Uint8Array.from(extensions);
-        const one = await blindWithMetadata(libraryChallenge, key, metadata);
-        const body = encodeExtendedTokenRequest(one.request, metadata);
-        return { ...pendingIssuance([one]), body };
+        return refusingAsync(() => requestWithMetadata(raw, key, Uint8Array.from(extensions)));
       }
+      const libraryChallenge = asLibraryChallenge(raw);
       const blinded: Blinded[] = [];
       for (let i = 0; i < count; i += 1) blinded.push(await blind(libraryChallenge, key));
       return pendingIssuance(blinded);
@@ -166,24 +152,6 @@ async function blind(challenge: LibraryTokenChallenge, tokenKey: Uint8Array): Pr
   return { client, request: parseTokenRequest(request.serialize()) };
 }
 
-/** @param metadata encoded Extensions */
-async function blindWithMetadata(
-  challenge: LibraryTokenChallenge,
-  tokenKey: Uint8Array,
-  metadata: Uint8Array,
-): Promise<Blinded> {
-  const parsed = refusingMalformed(() => parseExtensions(metadata));
-  checkCoarse(parsed);
-  const extensions = parsed.extensions.map(
-    ({ extensionData, extensionType }) =>
-      new LibraryExtension(extensionType, Uint8Array.from(extensionData)),
-  );
-  const mode = publicVerif.BlindRSAMode.PSS;
-  const client = new publicVerif.ClientWithMetadata(mode, new LibraryExtensions(extensions));
-  const request = await client.createTokenRequest(challenge, tokenKey);
-  return { client, request: parseExtendedTokenRequest(request.serialize()).request };
-}
-
 /** The library checks the unblinded signature under the token key (RFC 9474 §4.4). */
 async function unblind({ client, request }: Blinded, response: TokenResponse): Promise<Uint8Array> {
   if (response.tokenType !== request.tokenType) {
@@ -198,36 +166,51 @@ async function unblind({ client, request }: Blinded, response: TokenResponse): P
   }
 }
 
-/** The library hashes its own encoding of the challenge, so that has to be the origin's bytes. */
-function asLibraryChallenge(bytes: Uint8Array, expectedType: number): LibraryTokenChallenge {
+/** A copy. */
+function checkedChallenge(bytes: Uint8Array, expectedType: number): Uint8Array<ArrayBuffer> {
   const raw = Uint8Array.from(bytes);
-  const { tokenType, issuerName, redemptionContext, originInfo } = refusingMalformed(() =>
-    parseTokenChallenge(raw),
-  );
+  const { tokenType } = refusing(() => parseTokenChallenge(raw));
+  if (tokenType === expectedType) return raw;
+  const name = expectedType === TOKEN_TYPE_BLIND_RSA ? "Blind RSA" : "Partially Blind RSA";
+  throw new StileError("TOKEN_CHALLENGE_INVALID", `token_type: expected ${name} (2048-bit)`);
+}
+
+/** The library hashes its own encoding of the challenge, so that has to be the origin's bytes. */
+function asLibraryChallenge(raw: Uint8Array): LibraryTokenChallenge {
+  const { tokenType, issuerName, redemptionContext, originInfo } = parseTokenChallenge(raw);
   const challenge = new LibraryTokenChallenge(
     tokenType,
     issuerName,
     Uint8Array.from(redemptionContext),
     originInfo === "" ? undefined : originInfo.split(","),
   );
-  if (tokenType !== expectedType || !constantTimeEqual(challenge.serialize(), raw)) {
-    const name = expectedType === TOKEN_TYPE_BLIND_RSA ? "Blind RSA" : "Partially Blind RSA";
-    throw new StileError("TOKEN_CHALLENGE_INVALID", `token_type: expected ${name} (2048-bit)`);
-  }
-  return challenge;
+  if (constantTimeEqual(challenge.serialize(), raw)) return challenge;
+  throw new StileError("TOKEN_CHALLENGE_INVALID", "challenge: expected another encoding");
 }
 
-function checkedTokenKey(bytes: Uint8Array): Uint8Array {
+function checkedTokenKey(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   const tokenKey = Uint8Array.from(bytes);
-  refusingMalformed(() => parseBlindRsaTokenKey(tokenKey));
+  refusing(() => parseBlindRsaTokenKey(tokenKey));
   return tokenKey;
 }
 
-function refusingMalformed<T>(parse: () => T): T {
+function refusing<T>(parse: () => T): T {
   try {
     return parse();
   } catch (cause) {
-    if (!isStileError(cause)) throw cause;
-    throw new StileError("TOKEN_CHALLENGE_INVALID", cause.message, { cause });
+    throw malformed(cause);
   }
+}
+
+async function refusingAsync<T>(parse: () => Promise<T>): Promise<T> {
+  try {
+    return await parse();
+  } catch (cause) {
+    throw malformed(cause);
+  }
+}
+
+function malformed(cause: unknown): unknown {
+  if (!isStileError(cause) || cause.code === "TOKEN_METADATA_REFUSED") return cause;
+  return new StileError("TOKEN_CHALLENGE_INVALID", cause.message, { cause });
 }

@@ -4,8 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { decodeHex, encodeHex, StileError } from "../../wire/index.ts";
-import { soleExpiration } from "../metadata/expiration-policy.ts";
-import { parseExtensions } from "../structures/extensions.ts";
+import { expirationMsOf } from "../metadata/client-metadata.ts";
 import { hasPublicMetadata } from "../structures/token-types.ts";
 import { parseToken } from "../structures/token.ts";
 import type { JournalEntry, StoredToken } from "./journal-format.ts";
@@ -103,8 +102,7 @@ export function heldToken({ token, expiresAtMs, extensions }: StoredToken): Held
   }
   if (extensions === undefined) return { token: bytes, expiresAtMs, challenge, id };
   const copy = Uint8Array.from(extensions);
-  const endMs = Number(soleExpiration(parseExtensions(copy)).timestamp) * 1_000;
-  const earlierMs = Math.min(expiresAtMs, endMs);
+  const earlierMs = Math.min(expiresAtMs, expirationMsOf(copy));
   return { token: bytes, extensions: copy, expiresAtMs: earlierMs, challenge, id };
 }
 

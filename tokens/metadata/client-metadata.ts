@@ -8,7 +8,7 @@
 import { constantTimeEqual, StileError } from "../../wire/index.ts";
 import type { ReceivedChallenge } from "../challenge/private-token.ts";
 import { EXTENSION_TYPE_EXPIRATION } from "../structures/expiration.ts";
-import type { Extensions } from "../structures/extensions.ts";
+import { type Extensions, parseExtensions } from "../structures/extensions.ts";
 import {
   checkExpirationGrid,
   type ExpirationGrid,
@@ -82,6 +82,11 @@ export function checkCoarse(extensions: Extensions): void {
   const isCoarse = timestampPrecision >= BigInt(MIN_CLIENT_PRECISION_SECONDS);
   if (isCoarse && timestamp % timestampPrecision === 0n) return;
   throw refused("expiration: expected a multiple of an hour or more");
+}
+
+/** Unix milliseconds. @param encoded Extensions. @throws `WIRE_*`, `TOKEN_METADATA_REFUSED` */
+export function expirationMsOf(encoded: Uint8Array): number {
+  return Number(soleExpiration(parseExtensions(encoded)).timestamp) * 1_000;
 }
 
 function refused(message: string): StileError {

@@ -12,7 +12,8 @@ import {
   type VerifyKeyObjectInput,
 } from "node:crypto";
 import type { TokenCrypto } from "../crypto.ts";
-import { derivePublicKey, messageWithMetadata } from "../partially-blind-rsa/public-key.ts";
+import { messageWithMetadata } from "../partially-blind-rsa/derivation.ts";
+import { derivePublicKey } from "../partially-blind-rsa/public-key.ts";
 import { parseBlindRsaTokenKey } from "../structures/token-key.ts";
 import { importBlindRsaTokenKey } from "./rsa-keys.ts";
 

@@ -3,11 +3,16 @@
  * with a PrivateToken challenge is answered with a token and sent again. Without the person where a token, or an
  * attestation that holds, is at hand; else the 401 is handed on, and `enter`, called in a click, asks for a touch.
  */
-import { parseWwwAuthenticate } from "../../tokens/client/browser.ts";
+import {
+  createClientMetadata,
+  DEFAULT_EXPIRATION_GRID,
+  type ExpirationGrid,
+  parseWwwAuthenticate,
+} from "../../tokens/client/browser.ts";
 import { attestByTouch, isSupported, knownAttestation } from "./attest.ts";
 import { Failure, type FailureKind } from "./failure.ts";
 import { endpoint, tokenAuthorization } from "./server.ts";
-import { openPageStore, type PageStore } from "./store.ts";
+import { openPageStore, type PageStore, type StoredToken } from "./store.ts";
 import { digestOf, obtainTokens, type PageChallenge } from "./tokens.ts";
 
 export { Failure, type FailureKind };
@@ -17,6 +22,11 @@ export interface StileClientOptions {
   readonly origin?: string;
   /** Tokens that are asked for at a time, 1 to 100. Default 10. */
   readonly batch?: number;
+  /**
+   * Of tokens with an expiration: `issuer.publicMetadata` of the API's operator, the same in every page. Default a
+   * day and two.
+   */
+  readonly expirationGrid?: ExpirationGrid;
   /** Path of the worker's script, `/.stile/web/worker-….js`. Known to `/.stile/client.js` by itself. */
   readonly workerUrl?: string;
 }
@@ -39,6 +49,7 @@ export interface StileClient {
 declare const STILE_WORKER_URL: string | undefined;
 
 const TYPE_BLIND_RSA = 0x0002;
+const TYPE_PARTIALLY_BLIND_RSA = 0xda7a;
 const DEFAULT_BATCH = 10;
 /** Below so many, a new batch is fetched while the application goes on. */
 const RENEW_BELOW = 3;
@@ -49,13 +60,15 @@ export function createStileClient(options: StileClientOptions = {}): StileClient
   const built = typeof STILE_WORKER_URL === "string" ? STILE_WORKER_URL : undefined;
   endpoint.origin = origin;
   const source = createTokenSource(batch, options.workerUrl ?? built ?? missing("workerUrl"));
+  const grid = options.expirationGrid ?? DEFAULT_EXPIRATION_GRID;
+  const metadata = createClientMetadata({ ...grid, clock: Date.now });
   let asked: PageChallenge | undefined;
   return {
     fetch: async (input, init) => {
       const request = new Request(input, init);
       const again = init?.body instanceof ReadableStream ? undefined : request.clone();
       const answer = await fetch(request);
-      const challenge = challengeIn(answer);
+      const challenge = challengeIn(answer, grid, metadata);
       if (challenge === undefined) return answer;
       asked = challenge;
       const token = again === undefined ? undefined : await source.take(challenge);
@@ -74,7 +87,7 @@ export function createStileClient(options: StileClientOptions = {}): StileClient
 
 interface TokenSource {
   /** From the store, else with an attestation that holds; undefined where a touch is needed. */
-  readonly take: (challenge: PageChallenge) => Promise<Uint8Array | undefined>;
+  readonly take: (challenge: PageChallenge) => Promise<StoredToken | undefined>;
   /** By a touch. @throws Failure */
   readonly enter: (challenge: PageChallenge) => Promise<void>;
   readonly count: (challenge: PageChallenge) => Promise<number>;
@@ -87,7 +100,7 @@ function createTokenSource(batch: number, workerUrl: string): TokenSource {
   const exclusive = <T>(work: () => Promise<T>): Promise<T> => navigator.locks.request(LOCK, work);
   const count = async ({ challenge }: PageChallenge): Promise<number> =>
     (await store()).countTokens(await digestOf(challenge));
-  const stored = async ({ challenge }: PageChallenge): Promise<Uint8Array | undefined> =>
+  const stored = async ({ challenge }: PageChallenge): Promise<StoredToken | undefined> =>
     (await store()).takeToken(await digestOf(challenge), Date.now());
 
   async function obtain(challenge: PageChallenge): Promise<boolean> {
@@ -131,23 +144,47 @@ function createTokenSource(batch: number, workerUrl: string): TokenSource {
   };
 }
 
-/** What a 401 asks for, where it can be answered here. */
-function challengeIn(answer: Response): PageChallenge | undefined {
+/** What a 401 asks for first, of what can be answered here. */
+function challengeIn(
+  answer: Response,
+  grid: ExpirationGrid,
+  metadata: ReturnType<typeof createClientMetadata>,
+): PageChallenge | undefined {
   const header = answer.status === 401 ? answer.headers.get("www-authenticate") : null;
   if (header === null) return undefined;
-  try {
-    const found = parseWwwAuthenticate(header).find(
-      ({ tokenChallenge, tokenKey }) =>
-        tokenChallenge.tokenType === TYPE_BLIND_RSA && tokenKey !== undefined,
-    );
-    if (found?.tokenKey === undefined) return undefined;
+  for (const received of challengesIn(header)) {
+    const { challenge, maxAgeSeconds = 0, tokenChallenge, tokenKey } = received;
+    const hasExpiration = tokenChallenge.tokenType === TYPE_PARTIALLY_BLIND_RSA;
+    if (tokenKey === undefined) continue;
+    if (!hasExpiration && tokenChallenge.tokenType !== TYPE_BLIND_RSA) continue;
+    if (hasExpiration && !isShared(metadata, received)) continue;
     return {
-      challenge: Uint8Array.from(found.challenge),
-      tokenKey: Uint8Array.from(found.tokenKey),
-      maxAgeSeconds: found.maxAgeSeconds ?? 0,
+      challenge: Uint8Array.from(challenge),
+      tokenKey: Uint8Array.from(tokenKey),
+      maxAgeSeconds,
+      expirationGrid: hasExpiration ? grid : undefined,
     };
+  }
+  return undefined;
+}
+
+type Received = ReturnType<typeof parseWwwAuthenticate>[number];
+
+function challengesIn(header: string): readonly Received[] {
+  try {
+    return parseWwwAuthenticate(header);
   } catch {
-    return undefined;
+    return [];
+  }
+}
+
+/** False where the challenge wants metadata that would tell this client from others. */
+function isShared(metadata: ReturnType<typeof createClientMetadata>, received: Received): boolean {
+  try {
+    metadata.extensionsFor(received);
+    return true;
+  } catch {
+    return false;
   }
 }
 

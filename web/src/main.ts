@@ -15,6 +15,7 @@ interface PageData {
   readonly challenge: string;
   readonly tokenKey: string;
   readonly maxAgeSeconds: number;
+  readonly expirationGrid?: PageChallenge["expirationGrid"];
   readonly batch: number;
   /** Of the request that was refused. */
   readonly method: string;
@@ -34,6 +35,7 @@ const asked: PageChallenge = {
   challenge: fromBase64Url(data.challenge),
   tokenKey: fromBase64Url(data.tokenKey),
   maxAgeSeconds: data.maxAgeSeconds,
+  expirationGrid: data.expirationGrid,
 };
 const view: View = createView(data.texts, {
   onContinue: () => void run(onContinue),

@@ -35,7 +35,7 @@ export async function askJson<T>(path: string, body: unknown): Promise<T> {
 }
 
 /** @returns whether the token was taken; false where another one may do. */
-export async function redeem(token: Uint8Array): Promise<boolean> {
+export async function redeem(token: PresentedToken): Promise<boolean> {
   const answer = await ask("/.stile/clearance", {
     method: "POST",
     headers: { authorization: tokenAuthorization(token) },
@@ -45,9 +45,18 @@ export async function redeem(token: Uint8Array): Promise<boolean> {
   throw await failureOf(answer);
 }
 
+/** A token, and what goes with one that has an expiration. */
+interface PresentedToken {
+  readonly token: Uint8Array;
+  readonly extensions?: Uint8Array | undefined;
+}
+
 /** As RFC 9577 §2.2.1 spells it: base64url, with padding. */
-export function tokenAuthorization(token: Uint8Array): string {
-  return `PrivateToken token="${toBase64(token)}"`;
+export function tokenAuthorization({ extensions, token }: PresentedToken): string {
+  const credentials = `PrivateToken token="${toBase64(token)}"`;
+  return extensions === undefined
+    ? credentials
+    : `${credentials}, extensions="${toBase64(extensions)}"`;
 }
 
 export function toBase64Url(bytes: Uint8Array): string {

@@ -7,6 +7,8 @@ export interface StoredToken {
   /** SHA-256 of the challenge, hexadecimal. */
   readonly challengeDigest: string;
   readonly token: Uint8Array;
+  /** What is presented with it. */
+  readonly extensions?: Uint8Array | undefined;
   /** Unix milliseconds. */
   readonly expiresAtMs: number;
 }
@@ -23,7 +25,7 @@ export interface StoredDevice {
 export interface PageStore {
   readonly putTokens: (tokens: readonly StoredToken[]) => Promise<void>;
   /** Takes one out for good; undefined where there is none that is good at this instant. */
-  readonly takeToken: (challengeDigest: string, nowMs: number) => Promise<Uint8Array | undefined>;
+  readonly takeToken: (challengeDigest: string, nowMs: number) => Promise<StoredToken | undefined>;
   readonly countTokens: (challengeDigest: string) => Promise<number>;
   readonly device: () => Promise<StoredDevice | undefined>;
   readonly putDevice: (device: StoredDevice) => Promise<void>;
@@ -51,14 +53,14 @@ export async function openPageStore(): Promise<PageStore> {
         for (const token of tokens) store.add(token);
       }),
     takeToken: (challengeDigest, nowMs) =>
-      within<Uint8Array | undefined>(TOKENS, "readwrite", (store, done) => {
+      within<StoredToken | undefined>(TOKENS, "readwrite", (store, done) => {
         const cursor = store.index(BY_DIGEST).openCursor(IDBKeyRange.only(challengeDigest));
         cursor.onsuccess = () => {
           const found = cursor.result;
           if (found === null) return;
-          const { expiresAtMs, token } = found.value as StoredToken;
+          const token = found.value as StoredToken;
           found.delete();
-          if (expiresAtMs > nowMs) done(token);
+          if (token.expiresAtMs > nowMs) done(token);
           else found.continue();
         };
       }),

@@ -2,6 +2,7 @@
 import { type Attested, dpopProof } from "./attest.ts";
 import { Failure, failureOf } from "./failure.ts";
 import { ask, endpoint } from "./server.ts";
+import type { ExpirationGrid } from "../../tokens/client/browser.ts";
 import type { PageStore } from "./store.ts";
 import type { WorkerAnswer, WorkerRequest } from "./worker.ts";
 
@@ -9,6 +10,8 @@ export interface PageChallenge {
   readonly challenge: Uint8Array<ArrayBuffer>;
   readonly tokenKey: Uint8Array<ArrayBuffer>;
   readonly maxAgeSeconds: number;
+  /** Of a type whose tokens carry an expiration. */
+  readonly expirationGrid?: ExpirationGrid | undefined;
 }
 
 const PATH = "/token-request";
@@ -22,40 +25,71 @@ export async function obtainTokens(
   workerUrl: string,
 ): Promise<void> {
   const worker = startWorker(workerUrl);
+  // No batch holds requests for tokens with an expiration.
+  const isSingle = asked.expirationGrid !== undefined;
   try {
-    const { challenge, tokenKey } = asked;
-    const blinded = await work(worker, { step: "blind", challenge, tokenKey, count });
-    if (blinded.step !== "blinded") throw new Failure("busy");
-    const request = async (nonce?: string): Promise<Response> =>
-      ask(PATH, {
-        method: "POST",
-        headers: {
-          authorization: `DPoP ${attested.jwt}`,
-          dpop: await dpopProof(attested, PATH, nonce),
-          "content-type": blinded.mediaType,
-          accept: blinded.accept,
-        },
-        body: Uint8Array.from(blinded.body),
-      });
-    const first = await request();
-    const nonce = first.status === 401 ? first.headers.get("dpop-nonce") : null;
-    const answer = nonce === null ? first : await request(nonce);
-    if (!answer.ok) throw await failureOf(answer);
-    const finished = await work(worker, {
-      step: "finalize",
-      status: answer.status,
-      mediaType: (answer.headers.get("content-type") ?? "").split(";")[0]?.trim() ?? "",
-      body: new Uint8Array(await answer.arrayBuffer()),
-    });
-    if (finished.step !== "tokens") throw new Failure("busy");
-    const challengeDigest = await digestOf(challenge);
-    const expiresAtMs = Date.now() + asked.maxAgeSeconds * 1_000;
-    await store.putTokens(
-      finished.tokens.map((token) => ({ challengeDigest, token, expiresAtMs })),
-    );
+    if (!isSingle) return await obtain(store, attested, asked, count, worker);
+    for (let i = 0; i < count; i += 1) {
+      try {
+        await obtain(store, attested, asked, 1, worker);
+      } catch (error) {
+        // Fewer than asked for do: an allowance that ends on the way.
+        if (i === 0 || !(error instanceof Failure)) throw error;
+        return;
+      }
+    }
   } finally {
     worker.terminate();
   }
+}
+
+/** One request and what it gives. @throws Failure */
+async function obtain(
+  store: PageStore,
+  attested: Attested,
+  asked: PageChallenge,
+  count: number,
+  worker: Worker,
+): Promise<void> {
+  const { challenge, expirationGrid, tokenKey } = asked;
+  const blinded = await work(worker, {
+    step: "blind",
+    challenge,
+    tokenKey,
+    count,
+    expirationGrid,
+  });
+  if (blinded.step !== "blinded") throw new Failure("busy");
+  const request = async (nonce?: string): Promise<Response> =>
+    ask(PATH, {
+      method: "POST",
+      headers: {
+        authorization: `DPoP ${attested.jwt}`,
+        dpop: await dpopProof(attested, PATH, nonce),
+        "content-type": blinded.mediaType,
+        accept: blinded.accept,
+      },
+      body: Uint8Array.from(blinded.body),
+    });
+  const first = await request();
+  const nonce = first.status === 401 ? first.headers.get("dpop-nonce") : null;
+  const answer = nonce === null ? first : await request(nonce);
+  if (!answer.ok) throw await failureOf(answer);
+  const finished = await work(worker, {
+    step: "finalize",
+    status: answer.status,
+    mediaType: (answer.headers.get("content-type") ?? "").split(";")[0]?.trim() ?? "",
+    body: new Uint8Array(await answer.arrayBuffer()),
+  });
+  if (finished.step !== "tokens") throw new Failure("busy");
+  const challengeDigest = await digestOf(challenge);
+  const { metadata, tokens } = finished;
+  const maxAgeMs = Date.now() + asked.maxAgeSeconds * 1_000;
+  const expiresAtMs = Math.min(maxAgeMs, metadata?.endsAtMs ?? maxAgeMs);
+  const extensions = metadata?.extensions;
+  await store.putTokens(
+    tokens.map((token) => ({ challengeDigest, token, extensions, expiresAtMs })),
+  );
 }
 
 /** A browser runs workers of the page's own origin only; one that imports is of it. */
