@@ -31,6 +31,7 @@ import { requestBodyOf, type RequestBody, sendBody } from "./request-body.ts";
 import { checkUpgradeRequest, tunnelUpgrade } from "./upgrade.ts";
 import { asCallback, UpstreamAgents } from "./upstreams/agent.ts";
 import { Attempts, isRepeatable } from "./upstreams/attempts.ts";
+import { bodyOfAnswer } from "./upstreams/closure.ts";
 import {
   asUpstreamError,
   isFinalStatus,
@@ -386,7 +387,7 @@ async function passOn(
   if (takesTrailers(request)) {
     answer.once("end", () => response.addTrailers(responseTrailers(answer.rawTrailers)));
   }
-  await pipeline(answer, response);
+  await pipeline(bodyOfAnswer(answer, request.method), response);
 }
 
 function isClientGone(error: unknown, { isLeft, request, response }: Exchange): boolean {

@@ -12,6 +12,7 @@ import type { ForwardExtra } from "./forwarder.ts";
 import { Http2Request } from "./h2/request.ts";
 import { isHandshakeProven, writeUpgradeHead } from "./h2/upgrade-answer.ts";
 import { responseHeadersToForward } from "./header-hygiene.ts";
+import { bodyOfAnswer } from "./upstreams/closure.ts";
 import { asUpstreamError, isFinalStatus } from "./upstreams/failure.ts";
 import type { AttemptOutcome } from "./upstreams/upstream.ts";
 
@@ -63,7 +64,7 @@ export async function tunnelUpgrade(
   const { response } = answer;
   if (answer.kind === "response") {
     writeHead(client, response, extra, ["Connection", "close"]);
-    await pipeline(response, client).catch(() => client.destroy());
+    await pipeline(bodyOfAnswer(response, "GET"), client).catch(() => client.destroy());
     closeSoon(client);
     return;
   }

@@ -5,6 +5,7 @@
  */
 import type { Socket } from "node:net";
 import { StileError } from "../../wire/index.ts";
+import { cutError, isCut } from "../upstreams/closure.ts";
 import { isFinalStatus, type UpstreamFailure } from "../upstreams/failure.ts";
 import type { ClientEnds } from "../upstreams/proxy-out.ts";
 import type { Upstream } from "../upstreams/upstream.ts";
@@ -220,7 +221,9 @@ export class UpstreamLink {
   }
 
   #onEnd(): void {
-    if (this.#isBusy && this.#framing?.kind === "until-close") this.#finish(undefined, []);
+    const isEnd = this.#isBusy && this.#framing?.kind === "until-close";
+    if (isEnd && this.#socket !== undefined && isCut(this.#socket)) this.#failSent(cutError());
+    else if (isEnd) this.#finish(undefined, []);
     else this.#failSent(closedError());
   }
 

@@ -15,6 +15,7 @@ import {
 } from "node:tls";
 import { StileError } from "../../wire/index.ts";
 import { certificatesIn } from "../pem.ts";
+import { watchClosure } from "./closure.ts";
 
 export interface UpstreamTlsOptions {
   /** Host name or address that is connected to; it is also what the certificate must be for. */
@@ -73,6 +74,7 @@ export function createUpstreamTls(options: UpstreamTlsOptions): UpstreamTls {
         checkServerIdentity: checkName,
         ...(session === undefined || !isFresh ? {} : { session }),
       });
+      watchClosure(socket, raw);
       socket.once("secureConnect", () => {
         if (!socket.isSessionReused()) verifiedMs = clock();
       });
