@@ -32,11 +32,16 @@ export async function openAttestedDevice(
     request: async (mediaType, body) => {
       const uri = `${target.url}/token-request`;
       const proof = { device, method: "POST", uri, accessToken, clock, random };
-      return target.post("/token-request", body, {
-        authorization: `DPoP ${accessToken}`,
-        dpop: await createDpopProof(proof),
-        "content-type": mediaType,
-      });
+      const ask = async (nonce?: string): Promise<ExchangeAnswer> =>
+        target.post("/token-request", body, {
+          authorization: `DPoP ${accessToken}`,
+          dpop: await createDpopProof({ ...proof, nonce }),
+          "content-type": mediaType,
+        });
+      const first = await ask();
+      // An attester that has started anew.
+      const nonce = first.headers["dpop-nonce"];
+      return first.status === 401 && typeof nonce === "string" ? ask(nonce) : first;
     },
     close: async () => {
       await device.close();
