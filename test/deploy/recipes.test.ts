@@ -357,7 +357,7 @@ describe.each(NAMES)("%s, with its recipe", (name) => {
 
 describe("a clearance that was admitted", () => {
   /** Envoy allows for a second between clocks. */
-  const patience = { timeout: 6_000, interval: 100 };
+  const patience = { timeout: 12_000, interval: 100 };
 
   async function admitted(name: ProxyName): Promise<string> {
     const good = clearanceIn(await get(name, "/", { authorization: await mint(name) })) ?? "";

@@ -297,13 +297,14 @@ describe("parseAuthorization", () => {
       '="',
     ];
     const heads = ["PrivateToken ", 'PrivateToken a="', "PrivateToken a=", "PrivateToken a "];
-    const started = performance.now();
+    const before = process.cpuUsage();
     for (const head of heads) {
       for (const unit of units) {
         const header = head + unit.repeat(Math.floor((16_384 - head.length) / unit.length));
         codeOf(() => parseAuthorization(header));
       }
     }
-    expect(performance.now() - started).toBeLessThan(1000);
+    const { system, user } = process.cpuUsage(before);
+    expect((system + user) / 1_000).toBeLessThan(1_000);
   });
 });

@@ -109,6 +109,8 @@ describe.each([true, false])("an adaptive edge, with fastPath %s", (fastPath) =>
   it("challenges under load, however much is admitted beside it, and opens when it is over", async () => {
     expect((await target.get("/")).status).toBe(200);
     upstream.hits = 0;
+    // However long the requests take: on a busy machine they would be fewer in the time.
+    target.clock.standsAtMs = Date.now() + target.clock.offsetMs;
     const bare = rawGet(target, "/", {});
     const cleared = rawGet(target, "/", { Cookie: cookie });
     const statuses: number[] = [];
@@ -120,9 +122,9 @@ describe.each([true, false])("an adaptive edge, with fastPath %s", (fastPath) =>
     expect(statuses.filter((status, i) => i % 2 === 0 && status !== 200)).toEqual([]);
     const passed = statuses.filter((status, i) => i % 2 === 1 && status === 200).length;
     expect(statuses.filter((status) => status === 401).length).toBe(1_000 - passed);
-    // 500 within the mean; more by as many as fall out of it meanwhile.
     expect(passed).toBeGreaterThan(480);
-    expect(passed).toBeLessThan(800);
+    expect(passed).toBeLessThan(520);
+    target.clock.standsAtMs = undefined;
     expect(upstream.hits).toBe(1_000 + passed);
     expect((await target.get("/")).status).toBe(401);
     const transitions = `stile_adaptive_transitions_total{${hostLabel()},why="unadmitted"}`;
@@ -144,7 +146,10 @@ describe.each([true, false])("an adaptive edge, with fastPath %s", (fastPath) =>
     ["late", "slow"],
   ] as const)("challenges while the upstream is %s", async (mood, why) => {
     turnCalm(target);
+    // On a busy machine they would be late themselves.
+    target.clock.standsAtMs = Date.now() + target.clock.offsetMs;
     expect((await ask(100)).every((status) => status === 200)).toBe(true);
+    target.clock.standsAtMs = undefined;
     upstream.mood = mood;
     await ask(80);
     expect(await ask(5)).toEqual([401, 401, 401, 401, 401]);
