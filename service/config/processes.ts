@@ -1,5 +1,6 @@
 /** Settings of the processes that the service is made of (docs/processes.md). */
 import { Type } from "typebox";
+import { givenAt } from "./given.ts";
 import { section, text, whole } from "./kinds.ts";
 import type { Config } from "./types.ts";
 
@@ -32,13 +33,21 @@ const settings = Type.Object(
   section,
 );
 
-/** What would have no effect in so many processes. */
-export function processesFault({ processes }: Pick<Config, "processes">): string | undefined {
-  const { socketDir, workers } = processes;
-  if (workers === 0 && socketDir !== undefined) {
-    return "processes.socketDir is for processes.workers of 1 and more";
-  }
-  return undefined;
+/** Of several processes alone. */
+const OF_SEVERAL = ["socketDir", "keeperWaitSeconds", "hangSeconds"] as const;
+
+/**
+ * What would have no effect in so many processes.
+ * @param raw as it was written, before defaults
+ */
+export function processesFault(
+  { processes }: Pick<Config, "processes">,
+  raw: unknown,
+): string | undefined {
+  const idle = OF_SEVERAL.find((name) => givenAt(raw, `processes.${name}`) !== undefined);
+  return processes.workers === 0 && idle !== undefined
+    ? `processes.${idle} is for processes.workers of 1 and more`
+    : undefined;
 }
 
 /** The section `processes`. */

@@ -2,6 +2,7 @@
  * Which settings have an effect in which role. What would have none is refused: who writes it believes that it
  * protects or limits something. A setting that this table does not name has an effect in every role.
  */
+import { givenAt } from "./given.ts";
 import type { Role } from "./types.ts";
 
 interface SettingUse {
@@ -53,12 +54,12 @@ export function rolesOf(setting: string): readonly Role[] {
 
 /** @param raw as it was written, before defaults: hostile only in that it may be anything */
 export function roleFaults(raw: unknown): readonly string[] {
-  const said = valueAt(raw, "role") ?? "joint";
+  const said = givenAt(raw, "role") ?? "joint";
   const role = ROLES.find((one) => one === said);
   // What the schema says of it is enough.
   if (role === undefined) return [];
   return USES.flatMap(({ isRequired, roles, setting }) => {
-    const value = valueAt(raw, setting);
+    const value = givenAt(raw, setting);
     const isForIt = roles.includes(role);
     // Below a section that is refused, or that lacks, nothing more is said.
     if (!rolesOf(parentOf(setting)).includes(role)) return [];
@@ -73,13 +74,4 @@ function parentOf(setting: string): string {
 
 function isMissing(value: unknown): boolean {
   return value === undefined || (Array.isArray(value) && value.length === 0);
-}
-
-function valueAt(raw: unknown, setting: string): unknown {
-  let at = raw;
-  for (const name of setting.split(".")) {
-    if (typeof at !== "object" || at === null || !Object.hasOwn(at, name)) return undefined;
-    at = Reflect.get(at, name);
-  }
-  return at;
 }

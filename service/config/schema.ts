@@ -22,6 +22,7 @@ import { publicMetadataFault } from "./public-metadata.ts";
 import { roleFaults } from "./roles.ts";
 import type { Config } from "./types.ts";
 import { proxyProtocolSchema, trustedProxiesSchema } from "./trusted-proxies.ts";
+import { spentStoreFaults, spentStoreSettings } from "./spent-store.ts";
 import { upstreamFault, upstreamSettings } from "./upstreams.ts";
 import { webauthnSchema } from "./webauthn.ts";
 
@@ -38,29 +39,6 @@ const tpmSealing = Type.Object(
   },
   { ...closed, description: "instead of passphraseFile: `stile seal` has sealed it to this TPM" },
 );
-
-const spentStore = {
-  engine: choice(
-    "embedded for one edge; postgres or valkey (also Redis 7) where several edges share it",
-    ["embedded", "postgres", "valkey"],
-  ),
-  servers: Type.Array(text("server"), {
-    description:
-      "host:port, one or, of a Valkey cluster, some; or the folder of PostgreSQL's socket",
-    maxItems: 64,
-    default: [],
-  }),
-  user: Type.Optional(text("user at the database")),
-  passwordFile: Type.Optional(text("file with the password at the database")),
-  caFile: Type.Optional(
-    text("PEM file of the CAs that the database is verified with; none: no TLS"),
-  ),
-  database: text("PostgreSQL: the database", "stile"),
-  cluster: flag("Valkey: the servers are a cluster"),
-  replicas: whole("Valkey: replicas that must have a spend before it is answered", 0, 16, 0),
-  replicasOnDisk: flag("Valkey 7.2: on their disk, too (WAITAOF)"),
-  unsafeDurability: flag("accepts a database that may forget what it acknowledged"),
-};
 
 const followedIssuer = Type.Object(
   {
@@ -141,7 +119,7 @@ const edge = {
     },
     section,
   ),
-  spentStore: Type.Object(spentStore, section),
+  spentStore: spentStoreSettings,
   issuer: Type.Optional(followedIssuer),
   authorize: Type.Object(
     {
@@ -266,11 +244,15 @@ export const configSchema: Type.TObject = schema;
  */
 export function checkConfig(raw: unknown): Config {
   const value: unknown = Value.Default(schema, Value.Clone(raw));
-  const faults = [describeFaults(Value.Errors(schema, value)), ...roleFaults(raw)];
+  const faults = [
+    describeFaults(Value.Errors(schema, value)),
+    ...roleFaults(raw),
+    ...spentStoreFaults(raw),
+  ];
   refuse(faults.filter((fault) => fault !== ""));
   const parsed = value as Type.Static<typeof schema>;
   const config: Config = parsed;
-  refuse(misplacedSettings(config) ?? []);
+  refuse(misplacedSettings(config, raw) ?? []);
   return deepFreeze(config);
 }
 
@@ -280,12 +262,12 @@ function refuse(faults: readonly string[] | string): void {
 }
 
 /** What excludes each other, or would have no effect: a setting without effect protects nothing. */
-function misplacedSettings(config: Config): string | undefined {
+function misplacedSettings(config: Config, raw: unknown): string | undefined {
   const { edge, issuer } = config;
   const fault =
     certificateFault(config) ??
     clientCertificateFault(config) ??
-    processesFault(config) ??
+    processesFault(config, raw) ??
     limitsFault(config);
   if (fault !== undefined) return fault;
   if ((config.passphraseFile === undefined) === (config.tpmSealing === undefined)) {

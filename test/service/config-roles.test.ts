@@ -133,6 +133,50 @@ describe("a role", () => {
   });
 });
 
+describe("the store of spent tokens", () => {
+  const store = (spentStore: Settings): string =>
+    refusal(merged(least("edge"), { edge: { spentStore } }));
+
+  it("takes the settings of its engine", () => {
+    const remote = { servers: ["db:1"], user: "u", passwordFile: "/p", caFile: "/c" };
+    expect(store({ engine: "embedded" })).toBe("");
+    expect(store({ ...remote, engine: "postgres", database: "d", unsafeDurability: true })).toBe(
+      "",
+    );
+    const replicas = { replicas: 1, replicasOnDisk: true };
+    expect(store({ ...remote, ...replicas, engine: "valkey", cluster: true })).toBe("");
+  });
+
+  it("rejects those of another by their names: servers that would be passed over above all", () => {
+    for (const setting of ["servers", "user", "passwordFile", "caFile", "database", "replicas"]) {
+      expect(store({ [setting]: setting === "servers" ? ["db:1"] : "1" })).toContain(
+        `edge.spentStore.${setting} is not for the engine embedded`,
+      );
+    }
+    expect(store({ engine: "postgres", servers: ["db:1"], cluster: true })).toContain(
+      "edge.spentStore.cluster is not for the engine postgres",
+    );
+    expect(store({ engine: "valkey", servers: ["db:1"], database: "d" })).toContain(
+      "edge.spentStore.database is not for the engine valkey",
+    );
+    expect(store({ engine: "valkey", servers: ["db:1"], replicasOnDisk: true })).toContain(
+      "edge.spentStore.replicasOnDisk has no effect without edge.spentStore.replicas",
+    );
+  });
+});
+
+it.each(["socketDir: /run/x", "keeperWaitSeconds: 5", "hangSeconds: 20"])(
+  "rejects processes.%s where one process does everything",
+  (text) => {
+    const [name = ""] = text.split(":");
+    const processes = parse(`{ ${text} }`) as Settings;
+    const settings = (workers: number): Settings =>
+      merged(least("issuer"), { processes: { ...processes, workers } });
+    expect(refusal(settings(0))).toContain(`processes.${name} is for processes.workers of 1`);
+    expect(refusal(settings(1))).toBe("");
+  },
+);
+
 /** YAML of the documentation that configures Stile, each with the place where it begins. */
 function examples(): { readonly at: string; readonly yaml: string }[] {
   const docs = readdirSync(join(ROOT, "docs")).map((name) => join("docs", name));
