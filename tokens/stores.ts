@@ -50,6 +50,9 @@ export type SpendOutcome =
  *   - *revoked*: `dropEpoch`, at once and for all of them. Only for a key that nobody may accept any more.
  * - **The end is for ever**: an epoch that was dropped is never made again, by nobody, whatever their keys and clocks
  *   say: `TOKEN_KEY_UNKNOWN`. An empty one in its place would answer "fresh" for what was spent.
+ * - **A store that forgot**: one that is shared may come back empty, as another one, or set back to a backup. An
+ *   implementation that can tell refuses it, by every caller that knew better, until the operator has decided: the spends
+ *   that it forgot would be "fresh" once more.
  * - **Failure**: rejects with `TOKEN_STORE_UNAVAILABLE`. Nothing may then be assumed about the entry,
  *   and the token is refused.
  */
@@ -60,19 +63,19 @@ export interface SpentStore {
    * This redeemer accepts tokens of the key for `forMs` more milliseconds from now, 0 or more: a span, since its clock
    * may be wrong. Beyond a cap of the store it counts as the cap, so it is said again before that.
    * @returns false where the epoch was dropped: the key can be forgotten
-   * @throws `TOKEN_STORE_UNAVAILABLE`
+   * @throws `TOKEN_STORE_UNAVAILABLE`, `TOKEN_STORE_REFUSED` where the operator has to decide
    */
   keepEpoch(tokenKeyId: Uint8Array, forMs: number): Promise<boolean>;
   /**
    * Drops every epoch that no redeemer needs any more, with some grace. An epoch of which only spends are known counts
    * as needed for the cap from its first spend on. @returns how many
-   * @throws `TOKEN_STORE_UNAVAILABLE`
+   * @throws as `keepEpoch`
    */
   dropPastEpochs(): Promise<number>;
   /**
    * Forgets every entry of a key, at once and whoever needs it. Idempotent; an unknown key id is no error. A crash
    * half way leaves the epoch partly there, and the next call finishes it.
-   * @throws `TOKEN_STORE_UNAVAILABLE`
+   * @throws as `keepEpoch`
    */
   dropEpoch(tokenKeyId: Uint8Array): Promise<void>;
   /** Waits for running calls, then lets go of files and connections. Later calls reject. */

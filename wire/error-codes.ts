@@ -111,6 +111,8 @@ export const ERROR_CODES = {
   TOKEN_ALREADY_SPENT: "the token was redeemed before",
   TOKEN_EXPIRED: "the expiration in the token's public metadata has passed",
   TOKEN_STORE_UNAVAILABLE: "the spent-token store cannot answer, so the token is refused",
+  TOKEN_STORE_REFUSED:
+    "the spent-token store is another one than before, has forgotten spends, or could; the operator decides",
   TOKEN_KEY_STORE_INVALID: "a stored key cannot be opened",
   TOKEN_ENGINE_MISSING: "no native library computes this token type, and one is required",
   TOKEN_WALLET_EMPTY: "the wallet holds no token for this challenge",

@@ -35,6 +35,13 @@ export async function openSpentStore(options: OpenSpentOptions): Promise<SpentSt
   const password = readText(config.passwordFile)?.replace(/\r?\n$/, "");
   const ca = readText(config.caFile);
   const { database, unsafeDurability, user } = config;
+  const shared = {
+    identityFile: join(stateDir, `spent-${config.engine}.identity`),
+    newIdentity: Uint8Array.from(randomBytes(IDENTITY_BYTES)),
+    retentionMs,
+    unsafeDurability,
+    observe,
+  };
   if (config.engine === "postgres") {
     if (servers.length > 1) throw invalid("servers: one, of PostgreSQL");
     const connection = {
@@ -45,7 +52,7 @@ export async function openSpentStore(options: OpenSpentOptions): Promise<SpentSt
       ...(ca === undefined ? {} : { ssl: { ca } }),
     };
     const { openSpentPostgresStore } = await import("./spent-postgres.ts");
-    return openSpentPostgresStore({ connection, unsafeDurability, retentionMs, observe });
+    return openSpentPostgresStore({ ...shared, connection });
   }
   const { openSpentValkeyStore } = await import("./spent-valkey.ts");
   return openSpentValkeyStore({
@@ -54,11 +61,7 @@ export async function openSpentStore(options: OpenSpentOptions): Promise<SpentSt
     username: user,
     password,
     tlsCa: ca,
-    identityFile: join(stateDir, "spent-valkey.identity"),
-    newIdentity: Uint8Array.from(randomBytes(IDENTITY_BYTES)),
-    retentionMs,
-    unsafeDurability,
-    observe,
+    ...shared,
     ...(config.replicas === 0
       ? {}
       : { acknowledge: { replicas: config.replicas, aof: config.replicasOnDisk } }),

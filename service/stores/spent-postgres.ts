@@ -4,7 +4,10 @@
  * ```
  * <schema>.epoch       one row for each token key that was ever used; it stays when the epoch is dropped
  * <schema>.spent_<id>  the nonces of one epoch: dropped whole, without a trace in the others
+ * <schema>.store       which store this is
+ * <schema>.edge        how many batches of spends each edge has made, counted by the statement that makes them
  * ```
+ * By the two last, an edge recognises a server that was emptied or set back (`store-memory.ts`).
  * `epoch.keep_until` is by the server's clock, as is whether it is past: no edge's clock counts.
  * A row in `epoch` whose table is gone reads as loss, not as an empty epoch: spends of it fail closed until
  * the table is restored or the epoch dropped. All edges use one database; each statement is one transaction.
@@ -21,8 +24,13 @@ import {
   type SpentRemoteOptions,
   unavailable,
 } from "./spent-remote.ts";
+import { StoreMemory, type StoreState, StoreStateError } from "./store-memory.ts";
 
 export interface SpentPostgresOptions extends SpentRemoteOptions {
+  /** Where this edge keeps what it remembers of the store. */
+  readonly identityFile: string;
+  /** 16 bytes or more, fresh: the identity, where the store has none yet. */
+  readonly newIdentity: Uint8Array;
   readonly connection: Pick<
     ClientConfig,
     "host" | "port" | "user" | "password" | "database" | "ssl"
@@ -63,28 +71,32 @@ export async function openSpentPostgresStore(options: SpentPostgresOptions): Pro
   });
   // An idle connection that breaks is replaced by the next use; without a listener it would end the process.
   pool.on("error", () => undefined);
-  const database = new PostgresSpent(pool, schema, options.retentionMs ?? DEFAULT_RETENTION_MS);
+  const { retentionMs = DEFAULT_RETENTION_MS, unsafeDurability = false } = options;
+  const memory = new StoreMemory(options.identityFile, unsafeDurability);
+  const database = new PostgresSpent(pool, memory, schema, retentionMs);
   try {
-    await database.prepare(options.unsafeDurability ?? false);
+    await memory.load();
+    await database.prepare(unsafeDurability);
+    await database.meet(options.newIdentity);
   } catch (cause) {
     await pool.end();
-    if (cause instanceof DurabilityError) throw unavailable(cause.message);
+    if (cause instanceof StoreStateError) throw unavailable(cause.message);
     throw unavailable("the spent-token store cannot be opened", cause);
   }
   return createSpentRemoteStore(database, options);
 }
 
-class DurabilityError extends Error {}
-
 class PostgresSpent implements SpentDatabase {
   readonly #pool: Pool;
+  readonly #memory: StoreMemory;
   readonly #schema: string;
   readonly #retentionMs: number;
   /** Epochs that are known to exist, by their table. */
   readonly #known = new Set<string>();
 
-  constructor(pool: Pool, schema: string, retentionMs: number) {
+  constructor(pool: Pool, memory: StoreMemory, schema: string, retentionMs: number) {
     this.#pool = pool;
+    this.#memory = memory;
     this.#schema = schema;
     this.#retentionMs = retentionMs;
   }
@@ -95,7 +107,7 @@ class PostgresSpent implements SpentDatabase {
     );
     const off = rows.filter(({ setting }) => setting !== "on").map(({ name }) => name);
     if (off.length > 0 && !unsafeDurability) {
-      throw new DurabilityError(`PostgreSQL runs with ${off.join(", ")} off: spends could be lost`);
+      throw new StoreStateError(`PostgreSQL runs with ${off.join(", ")} off: spends could be lost`);
     }
     await this.#transaction(async (client) => {
       await client.query(`CREATE SCHEMA IF NOT EXISTS ${this.#schema}`);
@@ -105,7 +117,42 @@ class PostgresSpent implements SpentDatabase {
            keep_until timestamptz NOT NULL,
            dropped boolean NOT NULL DEFAULT false)`,
       );
+      await client.query(
+        `CREATE TABLE IF NOT EXISTS ${this.#schema}.store (
+           single boolean PRIMARY KEY DEFAULT true CHECK (single), identity bytea NOT NULL)`,
+      );
+      await client.query(
+        `CREATE TABLE IF NOT EXISTS ${this.#schema}.edge (
+           id bytea PRIMARY KEY, batches bigint NOT NULL)`,
+      );
     });
+  }
+
+  /** @throws StoreStateError where this is not the store that it was, or as it was */
+  async meet(newIdentity: Uint8Array): Promise<void> {
+    if (this.#memory.isNew) {
+      await this.#pool.query(
+        `INSERT INTO ${this.#schema}.store (identity) VALUES ($1) ON CONFLICT DO NOTHING`,
+        [Buffer.from(newIdentity)],
+      );
+      const { rows } = await this.#pool.query<{ identity: Buffer }>(
+        `SELECT identity FROM ${this.#schema}.store`,
+      );
+      await this.#memory.meet(rows[0]?.identity);
+    }
+    await this.#compare();
+  }
+
+  async #compare(): Promise<void> {
+    const least = this.#memory.counts();
+    const { rows } = await this.#pool.query<StateRow>(
+      `SELECT (SELECT identity FROM ${this.#schema}.store) AS identity,
+              coalesce(sum(batches) FILTER (WHERE id = $1), 0) AS own,
+              coalesce(sum(batches), 0) AS all
+       FROM ${this.#schema}.edge`,
+      [Buffer.from(this.#memory.edge())],
+    );
+    await this.#memory.check(stateIn(rows[0]), least);
   }
 
   async insert(
@@ -126,6 +173,7 @@ class PostgresSpent implements SpentDatabase {
   }
 
   async drop(tokenKeyId: Uint8Array): Promise<void> {
+    await this.#compare();
     const table = this.#tableOf(tokenKeyId);
     this.#known.delete(table);
     await this.#transaction(async (client) => {
@@ -140,6 +188,7 @@ class PostgresSpent implements SpentDatabase {
 
   /** The epoch is made where it is new, so that it can be found when it is past. */
   async keep(tokenKeyId: Uint8Array, forMs: number): Promise<boolean> {
+    await this.#compare();
     const table = this.#tableOf(tokenKeyId);
     let isKept = false;
     await this.#transaction(async (client) => {
@@ -154,10 +203,12 @@ class PostgresSpent implements SpentDatabase {
       isKept = epoch?.dropped !== true;
       if (epoch === undefined) await this.#createEpoch(client, key, table, forMs);
     });
+    await this.#memory.save();
     return isKept;
   }
 
   async dropPast(graceMs: number): Promise<number> {
+    await this.#compare();
     const past = `NOT dropped AND keep_until < ${instantAfter("$1")}`;
     const { rows } = await this.#pool.query<{ id: Buffer }>(
       `SELECT key_id AS id FROM ${this.#schema}.epoch WHERE ${past}`,
@@ -181,8 +232,9 @@ class PostgresSpent implements SpentDatabase {
     return dropped;
   }
 
-  close(): Promise<void> {
-    return this.#pool.end();
+  async close(): Promise<void> {
+    await this.#pool.end();
+    await this.#memory.save();
   }
 
   async #insertInto(
@@ -191,13 +243,27 @@ class PostgresSpent implements SpentDatabase {
   ): Promise<(Uint8Array | undefined)[]> {
     const nonces = entries.map(({ nonce }) => Buffer.from(nonce));
     const records = entries.map(({ record }) => Buffer.from(record));
-    const inserted = await this.#pool.query<{ nonce: Buffer }>({
+    const least = this.#memory.counts();
+    // One statement and so one transaction: where the count is, the entries are. Each edge has a row of its own, so that
+    // none waits for another's.
+    const { rows } = await this.#pool.query<StateRow & { readonly fresh: Buffer[] }>({
       name: statementName("insert", table),
-      text: `INSERT INTO ${table} (nonce, record) SELECT * FROM unnest($1::bytea[], $2::bytea[])
-             ON CONFLICT DO NOTHING RETURNING nonce`,
-      values: [nonces, records],
+      text: `WITH entry AS (
+               INSERT INTO ${table} (nonce, record) SELECT * FROM unnest($1::bytea[], $2::bytea[])
+               ON CONFLICT DO NOTHING RETURNING nonce),
+             mine AS (
+               INSERT INTO ${this.#schema}.edge AS edge (id, batches) VALUES ($3, 1)
+               ON CONFLICT (id) DO UPDATE SET batches = edge.batches + 1 RETURNING batches)
+             SELECT (SELECT identity FROM ${this.#schema}.store) AS identity, batches AS own,
+               batches + (SELECT coalesce(sum(other.batches), 0) FROM ${this.#schema}.edge AS other
+                          WHERE other.id <> $3) AS all,
+               ARRAY(SELECT nonce FROM entry) AS fresh
+             FROM mine`,
+      values: [nonces, records, Buffer.from(this.#memory.edge())],
     });
-    const fresh = new Set(inserted.rows.map(({ nonce }) => nonce.toString("latin1")));
+    const [answer] = rows;
+    await this.#memory.check(stateIn(answer), { all: least.all + 1, own: least.own + 1 });
+    const fresh = new Set((answer?.fresh ?? []).map((nonce) => nonce.toString("latin1")));
     const others = nonces.filter((nonce) => !fresh.has(nonce.toString("latin1")));
     if (others.length === 0) return entries.map(() => undefined);
     // A new snapshot: whoever made the conflict has committed, or there would have been none.
@@ -272,6 +338,17 @@ class PostgresSpent implements SpentDatabase {
   #tableOf(tokenKeyId: Uint8Array): string {
     return `${this.#schema}.spent_${encodeHex(tokenKeyId).slice(0, TABLE_ID_CHARACTERS)}`;
   }
+}
+
+/** Of type bigint and numeric, which come as text. */
+interface StateRow {
+  readonly identity: Buffer | null;
+  readonly all: string;
+  readonly own: string;
+}
+
+function stateIn(row: StateRow | undefined): StoreState {
+  return { identity: row?.identity ?? undefined, all: Number(row?.all), own: Number(row?.own) };
 }
 
 /** @param parameter of milliseconds from now, by the server's clock and not by that of its transaction */

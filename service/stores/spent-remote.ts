@@ -19,6 +19,7 @@ import {
   encodeSpentRecord,
   outcomeOfLaterSpend,
 } from "./spent-record.ts";
+import { StoreStateError } from "./store-memory.ts";
 
 /** An entry to be inserted unless its nonce is there. */
 export interface SpentEntry {
@@ -88,6 +89,10 @@ export function createSpentRemoteStore(
   const administer = async <T>(work: () => Promise<T>): Promise<T> => {
     if (isClosed) throw unavailable("the store is closed");
     return work().catch((cause: unknown) => {
+      // Its reason is for the log: to spends, the store is away.
+      if (cause instanceof StoreStateError) {
+        throw new StileError("TOKEN_STORE_REFUSED", cause.message, { cause });
+      }
       throw unavailable("the epochs cannot be read or written", cause);
     });
   };

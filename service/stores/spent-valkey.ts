@@ -1,6 +1,6 @@
 /**
  * The {@link SpentStore} on Valkey or Redis (7.0 or newer), one server or a cluster: the fastest for many edges.
- * Epochs and their entries are in `spent-valkey-epochs.ts`; `stile:identity` says which store this is. Nothing
+ * Epochs and their entries are in `spent-valkey-epochs.ts`; what says which store this is, below. Nothing
  * expires: an entry that did while its epoch is still spent in would make its token fresh.
  *
  * **Limits.** With `appendfsync always` an acknowledged spend survives a crash of the server. It does not survive
@@ -8,15 +8,13 @@
  * such a loss less likely (WAIT, WAITAOF), as the documentation of both says. Where that is too little,
  * PostgreSQL is the engine.
  *
- * A server that comes back empty would make every token fresh. So the store has an identity, drawn at its first
- * use and kept by each edge in a file: a server that has none, or another, is refused until the operator has
- * removed the file. On a cluster this guards the node that holds the identity, and no other.
+ * A server that comes back empty, or as it was before, would make tokens fresh that were spent. So each edge remembers
+ * which store it was and how far it had come (`store-memory.ts`): `{stile}:identity`, and `{stile}:batches`, a hash of the
+ * batches of each edge and of all. On a cluster this guards the node that holds them, and no other.
  */
-import { readFile } from "node:fs/promises";
 import { Cluster, Valkey } from "iovalkey";
 import type { SpentStore } from "../../tokens/index.ts";
 import { encodeHex } from "../../wire/index.ts";
-import { createFileDurably, hasCode } from "./durable-file.ts";
 import {
   createSpentRemoteStore,
   DEFAULT_RETENTION_MS,
@@ -26,6 +24,7 @@ import {
   type SpentRemoteOptions,
   unavailable,
 } from "./spent-remote.ts";
+import { StoreMemory, StoreStateError } from "./store-memory.ts";
 import {
   endEpoch,
   endPastEpochs,
@@ -43,7 +42,7 @@ export interface SpentValkeyOptions extends SpentRemoteOptions {
   readonly password?: string | undefined;
   /** PEM of the CAs that a TLS server is verified with; undefined: no TLS. */
   readonly tlsCa?: string | undefined;
-  /** Where this edge keeps the store's identity. */
+  /** Where this edge keeps what it remembers of the store. */
   readonly identityFile: string;
   /** 16 bytes or more, fresh: the identity, where the store has none yet. */
   readonly newIdentity: Uint8Array;
@@ -55,7 +54,10 @@ export interface SpentValkeyOptions extends SpentRemoteOptions {
   readonly unsafeDurability?: boolean;
 }
 
-const IDENTITY = "stile:identity";
+/** One slot of a cluster. */
+const IDENTITY = "{stile}:identity";
+const BATCHES = "{stile}:batches";
+const ALL = "all";
 const MAX_RETRY_MS = 1_000;
 /** What a server has to say of itself to keep what it acknowledges. */
 const DURABLE = {
@@ -78,7 +80,7 @@ export async function openSpentValkeyStore(options: SpentValkeyOptions): Promise
     await database.check();
   } catch (cause) {
     client.disconnect();
-    if (cause instanceof StateError) throw unavailable(cause.message);
+    if (cause instanceof StoreStateError) throw unavailable(cause.message);
     throw unavailable("the spent-token store cannot be opened", cause);
   }
   return createSpentRemoteStore(database, options);
@@ -108,21 +110,19 @@ function createClient(options: SpentValkeyOptions): ValkeyClient {
   return new Valkey({ ...options.nodes[0], ...connection, ...common, retryStrategy: retry });
 }
 
-/** The server answers, and not as it must. */
-class StateError extends Error {}
-
 class ValkeySpent implements SpentDatabase {
   readonly #client: ValkeyClient;
   readonly #options: SpentValkeyOptions;
   /** Epochs that the server has been asked to keep, in hexadecimal. */
   readonly #known = new Set<string>();
-  #identity: Buffer | undefined;
+  readonly #memory: StoreMemory;
   /** A server that was started anew may be another, or be set otherwise. */
   #isChecked = false;
 
   constructor(client: ValkeyClient, options: SpentValkeyOptions) {
     this.#client = client;
     this.#options = options;
+    this.#memory = new StoreMemory(options.identityFile, options.unsafeDurability ?? false);
     const doubt = (): void => {
       this.#isChecked = false;
     };
@@ -135,16 +135,12 @@ class ValkeySpent implements SpentDatabase {
     if (this.#options.unsafeDurability !== true) {
       for (const node of this.#masters()) await checkDurable(node);
     }
-    this.#identity ??= await readIdentity(this.#options.identityFile);
-    if (this.#identity === undefined) {
-      const drawn = Buffer.from(this.#options.newIdentity);
-      await this.#client.call("SET", IDENTITY, drawn, "NX");
-      const identity = await this.#client.getBuffer(IDENTITY);
-      if (identity === null) throw new StateError("the server does not keep what it is told");
-      await createFileDurably(this.#options.identityFile, identity);
-      this.#identity = identity;
+    if (this.#memory.isNew) await this.#memory.load();
+    if (this.#memory.isNew) {
+      await this.#client.call("SET", IDENTITY, Buffer.from(this.#options.newIdentity), "NX");
+      await this.#memory.meet((await this.#client.getBuffer(IDENTITY)) ?? undefined);
     }
-    this.#refuseOther(await this.#client.getBuffer(IDENTITY));
+    await this.#compare();
     this.#isChecked = true;
   }
 
@@ -165,28 +161,29 @@ class ValkeySpent implements SpentDatabase {
   }
 
   async keep(tokenKeyId: Uint8Array, forMs: number): Promise<boolean> {
-    if (!this.#isChecked) await this.check();
+    await this.#look();
     const isKept = await keepEpoch(this.#client, tokenKeyId, forMs, "GT");
     await this.#acknowledged();
+    await this.#memory.save();
     return isKept;
   }
 
   async drop(tokenKeyId: Uint8Array): Promise<void> {
-    if (!this.#isChecked) await this.check();
+    await this.#look();
     await endEpoch(this.#client, tokenKeyId);
     await this.#acknowledged();
   }
 
   async dropPast(graceMs: number): Promise<number> {
-    if (!this.#isChecked) await this.check();
+    await this.#look();
     const ended = await endPastEpochs(this.#client, graceMs);
     await this.#acknowledged();
     return ended;
   }
 
-  close(): Promise<void> {
+  async close(): Promise<void> {
     this.#client.disconnect();
-    return Promise.resolve();
+    await this.#memory.save();
   }
 
   /** An epoch that nobody has said anything about is kept, too, and found when it is past. */
@@ -202,14 +199,22 @@ class ValkeySpent implements SpentDatabase {
     tokenKeyId: Uint8Array,
     entries: readonly SpentEntry[],
   ): Promise<readonly (Uint8Array | undefined)[]> {
-    // All in one tick, so that they travel together; the server does them in this order.
-    const [identity, ...inserted] = await Promise.all([
-      this.#client.getBuffer(IDENTITY),
-      ...entries.map(({ nonce, record }) =>
-        this.#client.hsetnx(shardOf(tokenKeyId, nonce), Buffer.from(nonce), Buffer.from(record)),
-      ),
+    const least = this.#memory.counts();
+    const edge = encodeHex(this.#memory.edge());
+    // All in one tick, so that they travel together; the server does them in this order, and so the counts last: a log
+    // that was cut off within a batch has them not.
+    const asked = this.#client.getBuffer(IDENTITY);
+    const inserting = entries.map(({ nonce, record }) =>
+      this.#client.hsetnx(shardOf(tokenKeyId, nonce), Buffer.from(nonce), Buffer.from(record)),
+    );
+    const counting = [edge, ALL].map((name) => this.#client.hincrby(BATCHES, name, 1));
+    const [identity, [own = 0, all = 0], inserted] = await Promise.all([
+      asked,
+      Promise.all(counting),
+      Promise.all(inserting),
     ]);
-    this.#refuseOther(identity);
+    const state = { identity: identity ?? undefined, all, own };
+    await this.#memory.check(state, { all: least.all + 1, own: least.own + 1 });
     // An entry that is there never changes, so that a second look sees what made the conflict.
     return Promise.all(
       entries.map(async ({ nonce }, i) => {
@@ -232,7 +237,7 @@ class ValkeySpent implements SpentDatabase {
       const count = aof
         ? Number(((await node.waitaof(1, replicas, timeoutMs)) as readonly unknown[])[1])
         : await node.wait(replicas, timeoutMs);
-      if (count < replicas) throw new StateError("too few replicas acknowledged a spend");
+      if (count < replicas) throw new StoreStateError("too few replicas acknowledged a spend");
     }
   }
 
@@ -240,9 +245,19 @@ class ValkeySpent implements SpentDatabase {
     return this.#client instanceof Cluster ? this.#client.nodes("master") : [this.#client];
   }
 
-  #refuseOther(identity: Buffer | null): void {
-    if (identity !== null && this.#identity?.equals(identity) === true) return;
-    throw new StateError("the server has lost its data, or is not the one that was used before");
+  async #look(): Promise<void> {
+    // It compares, too.
+    await (this.#isChecked ? this.#compare() : this.check());
+  }
+
+  async #compare(): Promise<void> {
+    const least = this.#memory.counts();
+    const [identity, [own, all]] = await Promise.all([
+      this.#client.getBuffer(IDENTITY),
+      this.#client.hmget(BATCHES, encodeHex(this.#memory.edge()), ALL),
+    ]);
+    const counts = { all: Number(all ?? 0), own: Number(own ?? 0) };
+    await this.#memory.check({ identity: identity ?? undefined, ...counts }, least);
   }
 }
 
@@ -254,14 +269,5 @@ async function checkDurable(node: Valkey): Promise<void> {
   const wrong = Object.entries(DURABLE).filter(([name, value]) => found.get(name) !== value);
   if (wrong.length === 0) return;
   const wanted = wrong.map(([name, value]) => `${name} ${value}`).join(", ");
-  throw new StateError(`the server could lose spends: it runs without ${wanted}`);
-}
-
-async function readIdentity(file: string): Promise<Buffer | undefined> {
-  try {
-    return await readFile(file);
-  } catch (error) {
-    if (hasCode(error, "ENOENT")) return undefined;
-    throw error;
-  }
+  throw new StoreStateError(`the server could lose spends: it runs without ${wanted}`);
 }

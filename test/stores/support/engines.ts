@@ -4,7 +4,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openSpentLevelStore } from "../../../service/stores/index.ts";
-import { openSpentPostgresStore } from "../../../service/stores/spent-postgres.ts";
+import {
+  openSpentPostgresStore,
+  type SpentPostgresOptions,
+} from "../../../service/stores/spent-postgres.ts";
 import {
   openSpentValkeyStore,
   type SpentValkeyOptions,
@@ -50,6 +53,14 @@ export function valkeyOptions(server: DatabaseServer, identityFile: string): Spe
   };
 }
 
+export function postgresOptions(
+  server: DatabaseServer,
+  identityFile: string,
+): SpentPostgresOptions {
+  const newIdentity = Uint8Array.from(randomBytes(16));
+  return { connection: postgresConnection(server), identityFile, newIdentity };
+}
+
 export const postgresConnection = (
   server: DatabaseServer,
 ): {
@@ -78,12 +89,16 @@ export const ENGINES: readonly Engine[] = [
     isMissing: postgresMissing,
     isShared: true,
     start: async () => {
+      const folder = mkdtempSync(join(tmpdir(), "stile-engine-"));
       const server = await startPostgres();
       return {
-        open: (_edge, options = {}) =>
-          openSpentPostgresStore({ ...options, connection: postgresConnection(server) }),
+        open: (edge = "edge", options = {}) =>
+          openSpentPostgresStore({ ...options, ...postgresOptions(server, join(folder, edge)) }),
         server,
-        stop: server.stop,
+        stop: async () => {
+          await server.stop();
+          rmSync(folder, { recursive: true, force: true });
+        },
       };
     },
   },

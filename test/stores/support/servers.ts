@@ -17,6 +17,8 @@ export interface DatabaseServer {
   readonly kill: () => Promise<void>;
   /** On the same data. Resolves when it takes connections. */
   readonly start: () => Promise<void>;
+  /** Keeps a copy of its data as a backup of the machine would. @returns sets it back to that */
+  readonly backUp: () => Promise<() => Promise<void>>;
   /** Ends it and removes its data. */
   readonly stop: () => Promise<void>;
 }
@@ -98,11 +100,24 @@ async function serve(
     await childrenGone(data);
   };
   await start();
+  const copy = `${data}.backup`;
+  const backUp: DatabaseServer["backUp"] = async () => {
+    await kill();
+    rmSync(copy, { recursive: true, force: true });
+    await run("cp", ["-a", data, copy]);
+    await start();
+    return async () => {
+      await kill();
+      rmSync(data, { recursive: true, force: true });
+      await run("cp", ["-a", copy, data]);
+      await start();
+    };
+  };
   const stop = async (): Promise<void> => {
     await kill();
-    rmSync(data, { recursive: true, force: true });
+    for (const folder of [data, copy]) rmSync(folder, { recursive: true, force: true });
   };
-  return { port, kill, start, stop };
+  return { port, kill, start, backUp, stop };
 }
 
 /** PostgreSQL's children end by themselves when their parent is gone; a new parent waits for them. */
