@@ -1,6 +1,9 @@
 /** Type 0xDA7A with edge, attester and issuer apart: the edge follows its keys and holds no secret of them. */
+import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openAgent } from "../../service/agent/agent.ts";
+import { startSwtpm } from "../../swtpm/index.ts";
 import { exchange, type ExchangeAnswer } from "../../service/agent/exchange.ts";
 import {
   encodeExtendedTokenRequest,
@@ -12,6 +15,7 @@ import {
   MEDIA_TYPE_TOKEN_REQUEST,
   parseExtendedTokenRequest,
   parseExtensions,
+  parseToken,
   parseWwwAuthenticate,
   type ReceivedChallenge,
 } from "../../tokens/index.ts";
@@ -86,6 +90,32 @@ describe.skipIf(sharedMissing)("three sidecars with public metadata", () => {
     await split.startRole("edge");
     expect((await atEdge({ authorization: second })).status).toBe(200);
     await split.startRole("issuer");
+  });
+
+  it("admit the device agent, with tokens that it got ahead", async () => {
+    const tpm = await startSwtpm({ ca: split.manufacturer, ekAlgorithms: ["ecc"] });
+    const agent = await openAgent({
+      attester: split.url("attester"),
+      ca: split.ca,
+      tcti: tpm.tcti,
+      ekAlgorithm: "ecc",
+      walletDir: join(split.dir, "wallet"),
+      clock: () => Date.now() + split.clock.offsetMs,
+      random: (length) => Uint8Array.from(randomBytes(length)),
+    });
+    const url = `${split.url("edge")}/`;
+    const challenge = await agent.challengeOf(url);
+    expect(await agent.obtainTokens(challenge, 2)).toBe(2);
+    for (const left of [1, 0]) {
+      const { status, token } = await agent.fetch(url);
+      expect([status, parseToken(token!).tokenType, agent.count(challenge)]).toEqual([
+        200,
+        TYPE,
+        left,
+      ]);
+    }
+    await agent.close();
+    await tpm.stop();
   });
 
   it("refuse metadata off the grid at the attester, and else at the issuer", async () => {
