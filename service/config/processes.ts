@@ -1,6 +1,6 @@
 /** Settings of the processes that the service is made of (docs/processes.md). */
 import { Type } from "typebox";
-import { givenAt } from "./given.ts";
+import { isSet } from "./given.ts";
 import { section, text, whole } from "./kinds.ts";
 import type { Config } from "./types.ts";
 
@@ -44,7 +44,8 @@ export function processesFault(
   { processes }: Pick<Config, "processes">,
   raw: unknown,
 ): string | undefined {
-  const idle = OF_SEVERAL.find((name) => givenAt(raw, `processes.${name}`) !== undefined);
+  const { properties } = settings;
+  const idle = OF_SEVERAL.find((name) => isSet(raw, `processes.${name}`, properties[name]));
   return processes.workers === 0 && idle !== undefined
     ? `processes.${idle} is for processes.workers of 1 and more`
     : undefined;

@@ -1,6 +1,6 @@
 /** Settings of where spent tokens are remembered (docs/spent-store.md). */
 import { Type } from "typebox";
-import { givenAt } from "./given.ts";
+import { givenAt, isSet } from "./given.ts";
 import { choice, flag, section, text, whole } from "./kinds.ts";
 import type { SpentStoreConfig } from "./types.ts";
 
@@ -36,7 +36,7 @@ type Engine = SpentStoreConfig["engine"];
 
 const REMOTE: readonly Engine[] = ["postgres", "valkey"];
 /** What is not named here is for every engine. */
-const ENGINES_OF: Readonly<Partial<Record<keyof SpentStoreConfig, readonly Engine[]>>> = {
+const ENGINES_OF = {
   servers: REMOTE,
   user: REMOTE,
   passwordFile: REMOTE,
@@ -46,7 +46,7 @@ const ENGINES_OF: Readonly<Partial<Record<keyof SpentStoreConfig, readonly Engin
   cluster: ["valkey"],
   replicas: ["valkey"],
   replicasOnDisk: ["valkey"],
-};
+} satisfies Partial<Record<keyof SpentStoreConfig, readonly Engine[]>>;
 
 /**
  * An edge whose `servers` are passed over for the embedded store shares nothing: a token would be good at each of them.
@@ -56,9 +56,11 @@ export function spentStoreFaults(raw: unknown): readonly string[] {
   const at = (name: string): unknown => givenAt(raw, `edge.spentStore.${name}`);
   const engine = at("engine") ?? "embedded";
   if (engine !== "embedded" && engine !== "postgres" && engine !== "valkey") return [];
-  const faults = Object.entries(ENGINES_OF)
-    .filter(([name, engines]) => at(name) !== undefined && !engines.includes(engine))
-    .map(([name]) => `edge.spentStore.${name} is not for the engine ${engine}`);
+  const faults = Object.entries<readonly Engine[]>(ENGINES_OF)
+    .filter(([, engines]) => !engines.includes(engine))
+    .map(([name]) => name as keyof typeof ENGINES_OF)
+    .filter((name) => isSet(raw, `edge.spentStore.${name}`, settings[name]))
+    .map((name) => `edge.spentStore.${name} is not for the engine ${engine}`);
   const isAlone =
     engine === "valkey" && at("replicasOnDisk") === true && (at("replicas") ?? 0) === 0;
   return isAlone

@@ -26,7 +26,7 @@ const common = {
   replicas: 0,
   replicasOnDisk: false,
   unsafeDurability: false,
-  database: "postgres",
+  database: "stile",
 } as const;
 
 interface Engine {
@@ -44,6 +44,7 @@ const ENGINES: readonly Engine[] = [
     config: ({ port }) => ({
       ...common,
       engine: "postgres",
+      database: "postgres",
       servers: [`127.0.0.1:${port}`],
       user: "stile",
     }),

@@ -147,6 +147,12 @@ describe("the store of spent tokens", () => {
     expect(store({ ...remote, ...replicas, engine: "valkey", cluster: true })).toBe("");
   });
 
+  it("takes every setting at its default, as a program writes them out", () => {
+    const { edge, processes } = checkConfig(least("edge"));
+    const written = JSON.parse(JSON.stringify({ edge, processes })) as Settings;
+    expect(refusal(merged(least("edge"), written))).toBe("");
+  });
+
   it("rejects those of another by their names: servers that would be passed over above all", () => {
     for (const setting of ["servers", "user", "passwordFile", "caFile", "database", "replicas"]) {
       expect(store({ [setting]: setting === "servers" ? ["db:1"] : "1" })).toContain(

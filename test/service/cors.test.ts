@@ -70,7 +70,7 @@ describe("a refusal", () => {
     expect(listed.status).toBe(401);
     expect(listed.headers).toMatchObject({
       "access-control-allow-origin": LISTED,
-      "access-control-expose-headers": "www-authenticate, retry-after",
+      "access-control-expose-headers": "www-authenticate, retry-after, dpop-nonce",
     });
     const other = await target.get("/api", { origin: "https://evil.example" });
     expect(other.headers["access-control-allow-origin"]).toBeUndefined();
