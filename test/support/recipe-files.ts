@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { vi } from "vitest";
 import { clearanceKeyCommand } from "../../service/cli/clearance-key.ts";
 import type { TestSidecar } from "./sidecar.ts";
+import { writtenSettings } from "./written-settings.ts";
 
 /** All but the clearance key. */
 export function writeRecipeFiles(dir: string, { ca, config, sidecar }: TestSidecar): void {
@@ -14,7 +15,7 @@ export function writeRecipeFiles(dir: string, { ca, config, sidecar }: TestSidec
   writeFileSync(join(dir, "haproxy.pem"), both.join("\n"));
   writeFileSync(join(dir, "ca.pem"), ca);
   const operator = { listen: new URL(sidecar.operatorAddress).host };
-  writeFileSync(join(dir, "stile.yaml"), JSON.stringify({ ...config, operator }));
+  writeFileSync(join(dir, "stile.yaml"), JSON.stringify(writtenSettings(config, { operator })));
 }
 
 /** As an operator does: exit code and output of `stile clearance-key`. */

@@ -9,6 +9,7 @@ import type { Readable } from "node:stream";
 import type { Config } from "../../service/config/index.ts";
 import { type DevelopmentOverrides, prepareDevelopment } from "../../service/dev/development.ts";
 import { freePort } from "./free-port.ts";
+import { writtenSettings } from "./written-settings.ts";
 
 export interface ServeFiles {
   readonly dir: string;
@@ -65,10 +66,8 @@ export async function prepareServe(
     },
   });
   const configFile = join(dir, "stile.yaml");
-  // Of another role: their defaults are not to be written.
-  const issuer = { ...config.issuer, attesters: undefined, tenants: undefined };
   const write = (change: Readonly<Record<string, unknown>>): void => {
-    writeFileSync(configFile, JSON.stringify({ ...config, issuer, ...settings, ...change }));
+    writeFileSync(configFile, JSON.stringify(writtenSettings(config, { ...settings, ...change })));
   };
   write({});
   return {
