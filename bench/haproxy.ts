@@ -111,7 +111,9 @@ async function writeFiles(dir: string, { ca, dir: state, host }: BenchServer): P
   const url = `https://${host}/.well-known/jwks.json`;
   const { body } = await exchange({ url, method: "GET", headers: {}, ca });
   const { keys } = JSON.parse(Buffer.from(body).toString()) as { keys: readonly JWK[] };
-  // The attester's comes first, then the edge's.
+  // The attester's comes first, then the edge's, which has but one yet.
   const key = createPublicKey({ key: { ...keys[1] }, format: "jwk" });
-  writeFileSync(join(dir, "clearance.pem"), key.export({ format: "pem", type: "spki" }));
+  for (const name of ["clearance.pem", "clearance-other.pem"]) {
+    writeFileSync(join(dir, name), key.export({ format: "pem", type: "spki" }));
+  }
 }

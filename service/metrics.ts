@@ -53,6 +53,7 @@ export interface Metrics extends CertificateMetrics, EdgeMetrics {
   readonly spendBatchSize: Histogram;
   readonly spendSeconds: Histogram;
   readonly issuerKeys: Gauge<"state">;
+  readonly clearanceKeys: Gauge<"state">;
   readonly reloads: Counter<"outcome">;
   /** 1 for the library that computes a private token type. */
   readonly voprfEngine: Gauge<"type" | "engine">;
@@ -94,6 +95,7 @@ export function createMetrics(): Metrics {
     ),
     reloads: counter("reloads_total", "SIGHUP by what became of the configuration", ["outcome"]),
     issuerKeys: gauge("issuer_keys", "issuer keys by state", ["state"]),
+    clearanceKeys: gauge("clearance_keys", "keys of clearances by state", ["state"]),
     voprfEngine: gauge("voprf_engine", "1 for the library that computes a private token type", [
       "type",
       "engine",

@@ -1,6 +1,6 @@
 /**
  * The sidecar's own secrets, each made at first start and sealed at rest: what signs attestation results
- * and clearances, what challenges and pseudonyms are derived from.
+ * and directory logs, what challenges and pseudonyms are derived from.
  */
 import {
   createHash,
@@ -27,7 +27,11 @@ export interface SidecarSecrets {
   readonly challengeSecret: Uint8Array;
   readonly pseudonymSecret: Uint8Array;
   readonly resultKey: Es256Key;
-  readonly clearanceKey: Es256Key;
+  /** Of an installation whose clearance key had no life of its own: it goes into the store of those that do. */
+  readonly lastingClearanceKey: {
+    readonly find: () => Promise<KeyObject | undefined>;
+    readonly remove: () => Promise<void>;
+  };
   /** Signs the log of the issuer's directories. */
   readonly directoryLogKey: Es256Key;
   /** Of the account at an ACME server, made when it is first asked for: each server sees a key of its own. */
@@ -49,7 +53,13 @@ export async function loadSidecarSecrets(
     challengeSecret: await secrets.getOrCreate("challenge", random),
     pseudonymSecret: await secrets.getOrCreate("pseudonym", random),
     resultKey: await es256("attestation-result"),
-    clearanceKey: await es256("clearance"),
+    lastingClearanceKey: {
+      find: async () => {
+        const pkcs8 = await secrets.find("clearance");
+        return pkcs8 === undefined ? undefined : es256KeyOf(pkcs8).privateKey;
+      },
+      remove: () => secrets.remove("clearance"),
+    },
     directoryLogKey: await es256("directory-log"),
     acmeAccountKey: (directoryUrl) => es256(`acme-${shortDigest(directoryUrl)}`),
   };

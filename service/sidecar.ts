@@ -11,6 +11,7 @@ import { challengeCertificates } from "./acme/files.ts";
 import { composeAttester } from "./attester/compose.ts";
 import { type Clients, openClients } from "./client-certificates.ts";
 import type { Config } from "./config/index.ts";
+import { type ClearanceKeys, openClearanceKeys } from "./edge/clearance-keys.ts";
 import { composeEdge, type EdgeDeps } from "./edge/compose.ts";
 import { followedTypes, followIssuer } from "./edge/follow-issuer.ts";
 import { createUsedSignatures, type UsedSignatures } from "./edge/signatures/used-signatures.ts";
@@ -21,7 +22,7 @@ import { createHttpApp } from "./http/app.ts";
 import { registerJwks } from "./http/jwks.ts";
 import { createOwnHandler } from "./http/own-handler.ts";
 import { openPlainHttp } from "./http/plain-listener.ts";
-import { composeIssuer } from "./issuer/compose.ts";
+import { composeIssuer, KEY_TICK_MS } from "./issuer/compose.ts";
 import type { Log } from "./log.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { type OperatorParts, startOperatorListener } from "./operator/listener.ts";
@@ -174,6 +175,8 @@ export async function composeService(
 interface ComposedRoles {
   readonly handler: EdgeHandler;
   readonly operator: OperatorParts;
+  /** Of an edge. */
+  readonly clearanceKeys?: ClearanceKeys | undefined;
   /** Those that redeem, of an edge. */
   readonly ring?: KeyRing | undefined;
   readonly privateVerifier?: PrivateTokenVerifier | undefined;
@@ -198,30 +201,33 @@ async function composeRoles(composition: Composition, state: SidecarState): Prom
     waitMs: config.processes.keeperWaitSeconds * 1_000,
     clock,
   });
+  const clearanceKeys = await composeClearanceKeys(composition, state);
   const edge =
-    config.edge && state.spentStore && keys
+    config.edge && state.spentStore && keys && clearanceKeys
       ? await composeEdge(composition, config.edge, {
           spentStore: state.spentStore,
           usedSignatures,
           ring: keys.ring,
+          clearanceKeys: clearanceKeys.keyring,
           ...edgeFactsOf(config),
           ownEndpoints: (request, response) => app.routing(request, response),
           ...(issuer === undefined ? {} : { privateVerifier: issuer.pool }),
         })
       : undefined;
-  const jwks = [attester?.publicJwk, edge?.publicJwk, issuer?.publicJwk].filter(
-    (key) => key !== undefined,
-  );
-  if (jwks.length > 0) registerJwks(app, jwks);
+  registerJwks(app, () => [
+    ...(attester === undefined ? [] : [attester.publicJwk]),
+    ...(clearanceKeys?.keyring.all() ?? []).map(({ jwk }) => jwk),
+    ...(issuer === undefined ? [] : [issuer.publicJwk]),
+  ]);
   return {
-    handler:
-      edge?.handler ?? createOwnHandler((request, response) => app.routing(request, response)),
+    handler: edge ?? createOwnHandler((request, response) => app.routing(request, response)),
+    clearanceKeys,
     ring: keys?.ring,
     privateVerifier: issuer?.pool,
     usedSignatures,
     operator: {
       ...(keys === undefined ? {} : { keys }),
-      ...(edge === undefined ? {} : { clearanceKeyPem: edge.clearanceKeyPem }),
+      ...(clearanceKeys === undefined ? {} : { clearanceKeys }),
       ...(attester === undefined ? {} : { revocations: attester.revocations }),
       voprfEngines: issuer?.voprfEngines,
       ...(issuer?.attesters === undefined ? {} : { attesters: issuer.attesters }),
@@ -229,6 +235,21 @@ async function composeRoles(composition: Composition, state: SidecarState): Prom
       log,
     },
   };
+}
+
+async function composeClearanceKeys(
+  { clock, config, log, metrics, onClose, onReload, secrets }: Composition,
+  { clearanceKeys }: SidecarState,
+): Promise<ClearanceKeys | undefined> {
+  if (config.edge === undefined || clearanceKeys === undefined) return undefined;
+  const lasting = secrets.lastingClearanceKey;
+  const isCopied = config.edge.clearanceKeys.copied;
+  const deps = { ...clearanceKeys, lasting, isCopied, clock, log, metrics };
+  const keys = await openClearanceKeys(deps);
+  const ticks = setInterval(() => void keys.tick(), KEY_TICK_MS);
+  onClose(() => clearInterval(ticks));
+  onReload(() => void keys.tick());
+  return keys;
 }
 
 /** What an edge has to know of the other roles, wherever they run. */

@@ -17,9 +17,10 @@ import { createNodeTokenCrypto } from "../tokens/node/index.ts";
 import type { VoprfEnginePreference } from "../tokens/voprf/index.ts";
 import { isStileError, StileError } from "../wire/index.ts";
 import type { AttesterConfig, Config, EdgeConfig } from "./config/index.ts";
+import { clearanceKeySchedule } from "./edge/clearance-keys.ts";
 import { normalHost } from "./edge/host.ts";
 import { type DirectoryLog, openDirectoryLog } from "./keys/directory-log.ts";
-import { type Keystore, openKeystore, Sealer } from "./keystore/index.ts";
+import { CLEARANCE_KEYS, type Keystore, openKeystore, Sealer } from "./keystore/index.ts";
 import type { Metrics } from "./metrics.ts";
 import { loadSidecarSecrets, openPassphrase, type SidecarSecrets } from "./secrets.ts";
 import { SigningPool } from "./signing/index.ts";
@@ -67,6 +68,8 @@ export interface SidecarState {
   readonly attester?: AttesterState;
   /** Of the roles edge and joint. */
   readonly spentStore?: SpentStore;
+  /** Of the same. */
+  readonly clearanceKeys?: { readonly keystore: Keystore; readonly schedule: KeySchedule };
 }
 
 export type OnClose = (close: () => Promise<void> | void) => void;
@@ -92,6 +95,7 @@ export async function openState(config: Config, deps: StateDeps): Promise<Sideca
   const spentStore = config.edge && (await openEdgeStore(config, config.edge, deps));
   const secrets = await loadSidecarSecrets(join(config.stateDir, "secrets"), sealer);
   const hasIssuer = config.role === "joint" || config.role === "issuer";
+  const clearanceKeys = config.edge && (await openClearanceState(config, config.edge, sealer));
   const tokenCrypto = createNodeTokenCrypto();
   const shared = { ...deps, secrets, sealer, tokenCrypto };
   const issuer = hasIssuer ? await openIssuerState(config, shared) : undefined;
@@ -101,6 +105,20 @@ export async function openState(config: Config, deps: StateDeps): Promise<Sideca
     ...(issuer === undefined ? {} : { issuer }),
     ...(attester === undefined ? {} : { attester }),
     ...(spentStore === undefined ? {} : { spentStore }),
+    ...(clearanceKeys === undefined ? {} : { clearanceKeys }),
+  };
+}
+
+async function openClearanceState(
+  { stateDir }: Config,
+  edge: EdgeConfig,
+  sealer: Sealer,
+): Promise<NonNullable<SidecarState["clearanceKeys"]>> {
+  const schedule = checked("edge.clearanceKeys", clearanceKeySchedule(edge));
+  const dir = join(stateDir, "clearance-keys");
+  return {
+    schedule,
+    keystore: await openKeystore({ dir, passphrase: sealer, kind: CLEARANCE_KEYS }),
   };
 }
 
@@ -204,18 +222,23 @@ const OVERLAP_SHARE = 1 / 4;
 
 function keySchedule(config: Config): KeySchedule {
   const { activeSeconds, directoryMaxAgeSeconds, redeemableSeconds } = config.issuer;
-  const schedule: KeySchedule = {
+  return checked("issuer", {
     tokenType: TOKEN_TYPE_BLIND_RSA,
     directoryLifetimeMs: directoryMaxAgeSeconds * 1_000,
     activeMs: activeSeconds * 1_000,
     overlapMs: Math.floor(activeSeconds * OVERLAP_SHARE) * 1_000,
     retiredMs: redeemableSeconds * 1_000,
-  };
+  });
+}
+
+/** @throws `SERVICE_CONFIG_INVALID` */
+function checked(section: string, schedule: KeySchedule): KeySchedule {
   try {
     checkKeySchedule(schedule);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new StileError("SERVICE_CONFIG_INVALID", `configuration: issuer: ${reason}`, { cause });
+    const message = `configuration: ${section}: ${reason}`;
+    throw new StileError("SERVICE_CONFIG_INVALID", message, { cause });
   }
   return schedule;
 }

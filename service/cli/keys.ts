@@ -4,7 +4,7 @@
  */
 import { parseArgs } from "node:util";
 import type { IssuerKeyView } from "../keys/issuer-keys.ts";
-import { askOperator, type OperatorAnswer } from "./operator-client.ts";
+import { askOperator, reasonOf } from "./operator-client.ts";
 import { CliUsageError } from "./usage.ts";
 
 const USAGE =
@@ -60,15 +60,5 @@ function show(keys: readonly ShownKey[]): void {
     process.stdout.write(
       `${tokenKeyId}  ${type}  ${state.padEnd(9)}  ${notBefore} to ${retireAt}  ${issuer}\n`,
     );
-  }
-}
-
-function reasonOf({ status, text }: OperatorAnswer): string {
-  if (status === 0) return "no sidecar answers at its operator listener";
-  try {
-    const { detail, title } = JSON.parse(text) as { detail?: string; title?: string };
-    return detail ?? title ?? `status ${status}`;
-  } catch {
-    return `status ${status}`;
   }
 }

@@ -59,7 +59,8 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     run: async (args) => (await import("./config.ts")).configCommand(args),
   },
   "clearance-key": {
-    summary: "public key of clearances as PEM, from a running sidecar (--config FILE, --out FILE)",
+    summary:
+      "keys of clearances, of a running sidecar: (--out FILE, --other-out FILE) | list | rotate | revoke KID",
     run: async (args) => (await import("./clearance-key.ts")).clearanceKeyCommand(args),
   },
   health: {

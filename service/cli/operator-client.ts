@@ -35,3 +35,14 @@ export function askOperator(
     asked.end(body);
   });
 }
+
+/** Why it did not do what it was asked for. */
+export function reasonOf({ status, text }: OperatorAnswer): string {
+  if (status === 0) return "no sidecar answers at its operator listener";
+  try {
+    const { detail, title } = JSON.parse(text) as { detail?: string; title?: string };
+    return detail ?? title ?? `status ${status}`;
+  } catch {
+    return `status ${status}`;
+  }
+}

@@ -8,6 +8,7 @@ import { Value } from "typebox/value";
 import { StileError } from "../../wire/index.ts";
 import { acmeSettings } from "./acme.ts";
 import { edgeRuleSettings } from "./edge-rules.ts";
+import { clearanceKeySettings } from "./clearance-keys.ts";
 import { extAuthzSettings } from "./ext-authz.ts";
 import { describeFaults } from "./faults.ts";
 import { issuerSchema } from "./issuer.ts";
@@ -88,6 +89,7 @@ const edge = {
     DAY,
     1_800,
   ),
+  clearanceKeys: clearanceKeySettings,
   challengeMaxAgeSeconds: whole(
     "max-age of a challenge (RFC 9577 §2.1.2); not above windowSeconds where a window is used",
     1,

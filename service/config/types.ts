@@ -4,6 +4,7 @@ import type { EdgeAdaptiveConfig } from "./edge-adaptive.ts";
 import type { AcmeConfig } from "./acme.ts";
 import type { EdgeAgentConfig } from "./edge-agents.ts";
 import type { EdgeMode, EdgeRuleConfig } from "./edge-rules.ts";
+import type { ClearanceKeysConfig } from "./clearance-keys.ts";
 import type { ExtAuthzConfig } from "./ext-authz.ts";
 import type { LimitsConfig } from "./limits.ts";
 import type { PassthroughConfig } from "./passthrough.ts";
@@ -70,6 +71,7 @@ export interface EdgeConfig extends UpstreamsConfig {
   readonly redemptionContext: RedemptionContextSetting;
   readonly windowSeconds: number;
   readonly clearanceSeconds: number;
+  readonly clearanceKeys: ClearanceKeysConfig;
   readonly challengeMaxAgeSeconds: number;
   readonly grease: boolean;
   readonly maxBodyBytes: number;

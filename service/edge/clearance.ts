@@ -4,8 +4,9 @@
  * the JWKS alone. It says which host, from when until when, and nothing else: no subject, no identifier.
  */
 import { type KeyObject, sign } from "node:crypto";
-import { exportJWK, type JWK, jwtVerify } from "jose";
+import { jwtVerify } from "jose";
 import { encodeBase64Url, encodeUtf8 } from "../../wire/index.ts";
+import type { ClearanceKeyring } from "./clearance-keyring.ts";
 
 /** `__Host-` makes browsers insist on Secure, Path=/ and no Domain (RFC 6265bis §4.1.3.2). */
 export const CLEARANCE_COOKIE = "__Host-stile";
@@ -19,9 +20,7 @@ const MAX_COOKIE_CHARS = 1_024;
 const TYPE = "stile-clearance+jwt";
 
 export interface ClearanceOptions {
-  readonly privateKey: KeyObject;
-  readonly publicKey: KeyObject;
-  readonly keyId: string;
+  readonly keys: Pick<ClearanceKeyring, "signing" | "find" | "onChange">;
   /** `iss` of the JWT: the public URL of this service. */
   readonly issuer: string;
   /** Lifetime from the redemption on, in seconds; 0 gives no clearance at all. */
@@ -38,45 +37,34 @@ export interface GrantedClearance {
 export interface Clearance {
   /**
    * The clearance of a redemption. It ends a lifetime after `redeemedAtMs`, so that a repeated answer
-   * to one redemption never lengthens it. Undefined where it would have ended or lifetimes are 0.
+   * to one redemption never lengthens it. Undefined where it would have ended, lifetimes are 0 or no key signs.
    */
   readonly grant: (host: string, redeemedAtMs: number) => Promise<GrantedClearance | undefined>;
   /** Whether the Cookie header holds a valid clearance for the host. Never throws: hostile input. */
   readonly isValid: (host: string, cookieHeader: string | undefined) => Promise<boolean>;
-  readonly publicJwk: () => Promise<JWK>;
-  /** SubjectPublicKeyInfo as PEM (RFC 7468 §13), for verifiers that read no JWKS. */
-  readonly publicPem: string;
 }
 
 export function createClearance(options: ClearanceOptions): Clearance {
-  const { keyId } = options;
-  const header = jsonPart({ alg: "ES256", typ: TYPE, kid: keyId });
   return {
-    grant: async (host, redeemedAtMs) => grantClearance(options, header, host, redeemedAtMs),
+    grant: async (host, redeemedAtMs) => grantClearance(options, host, redeemedAtMs),
     isValid: createVerifier(options),
-    publicPem: options.publicKey.export({ format: "pem", type: "spki" }),
-    publicJwk: async () => ({
-      ...(await exportJWK(options.publicKey)),
-      kid: keyId,
-      alg: "ES256",
-      use: "sig",
-    }),
   };
 }
 
 function grantClearance(
   options: ClearanceOptions,
-  header: string,
   host: string,
   redeemedAtMs: number,
 ): GrantedClearance | undefined {
   const iat = Math.floor(redeemedAtMs / 1_000);
   const exp = iat + options.lifetimeSeconds;
   const expiresInSeconds = Math.floor(exp - options.clock() / 1_000);
-  if (expiresInSeconds <= 0) return undefined;
+  const signing = options.keys.signing();
+  if (expiresInSeconds <= 0 || signing === undefined) return undefined;
+  const header = jsonPart({ alg: "ES256", typ: TYPE, kid: signing.kid });
   const input = `${header}.${jsonPart({ iss: options.issuer, aud: host, iat, exp })}`;
   // RFC 7515 §7.1, RFC 7518 §3.4: R and S, not DER. In place, since it takes less than asking another thread.
-  const key = { key: options.privateKey, dsaEncoding: "ieee-p1363" } as const;
+  const key = { key: signing.privateKey, dsaEncoding: "ieee-p1363" } as const;
   const jwt = `${input}.${encodeBase64Url(sign("sha256", encodeUtf8(input), key))}`;
   const attributes = `Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=${expiresInSeconds}`;
   return { jwt, setCookie: `${CLEARANCE_COOKIE}=${jwt}; ${attributes}`, expiresInSeconds };
@@ -87,8 +75,10 @@ function jsonPart(value: Readonly<Record<string, unknown>>): string {
 }
 
 function createVerifier(options: ClearanceOptions): Clearance["isValid"] {
-  const { clock } = options;
+  const { clock, keys } = options;
   const remembered = new Map<string, number>();
+  // Of a key that was revoked nothing may be remembered; changes are rare.
+  keys.onChange(() => remembered.clear());
 
   function remember(key: string, expiresAtMs: number): void {
     const oldest = remembered.keys().next();
@@ -106,21 +96,34 @@ function createVerifier(options: ClearanceOptions): Clearance["isValid"] {
       remembered.delete(key);
       return false;
     }
-    const expiresAtMs = await expiryOf(options, host, jwt);
-    if (expiresAtMs === undefined) return false;
-    remember(key, expiresAtMs);
+    const verified = await verify(options, host, jwt);
+    // Once more: its key may have been revoked while the signature was looked at.
+    const signer = verified && keys.find(verified.kid);
+    if (verified === undefined || signer === undefined) return false;
+    remember(key, Math.min(verified.expiresAtMs, signer.record.destroyAtMs));
     return true;
   };
 }
 
-/** When a valid clearance ends (Unix milliseconds), or undefined for anything else. */
-async function expiryOf(
+interface Verified {
+  readonly kid: string;
+  /** Unix milliseconds. */
+  readonly expiresAtMs: number;
+}
+
+/** Undefined for anything but a valid clearance. */
+async function verify(
   options: ClearanceOptions,
   host: string,
   jwt: string,
-): Promise<number | undefined> {
+): Promise<Verified | undefined> {
   try {
-    const { payload } = await jwtVerify(jwt, options.publicKey, {
+    const keyOf = ({ kid = "" }: { readonly kid?: string }): KeyObject => {
+      const key = options.keys.find(kid);
+      if (key === undefined) throw new RangeError("no such key");
+      return key.publicKey;
+    };
+    const { payload, protectedHeader } = await jwtVerify(jwt, keyOf, {
       algorithms: ["ES256"],
       typ: TYPE,
       issuer: options.issuer,
@@ -128,7 +131,9 @@ async function expiryOf(
       currentDate: new Date(options.clock()),
       requiredClaims: ["exp", "iat"],
     });
-    return payload.exp === undefined ? undefined : payload.exp * 1_000;
+    const { kid } = protectedHeader;
+    if (kid === undefined || payload.exp === undefined) return undefined;
+    return { kid, expiresAtMs: payload.exp * 1_000 };
   } catch {
     return undefined;
   }

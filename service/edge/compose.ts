@@ -1,6 +1,5 @@
 /** Puts the edge together: challenges, redemption, clearance, forwarding, and the routes for other proxies. */
 import { createHash, randomBytes } from "node:crypto";
-import type { JWK } from "jose";
 import { createForwarder } from "../../tls/index.ts";
 import {
   createChallenger,
@@ -17,7 +16,8 @@ import { metadataPolicyOf } from "../issuer/metadata-policy.ts";
 import type { Composition } from "../sidecar.ts";
 import { type Adaptive, createAdaptive } from "./adaptive/adaptive.ts";
 import { type Admission, createAdmission } from "./admission.ts";
-import { type Clearance, createClearance } from "./clearance.ts";
+import { createClearance } from "./clearance.ts";
+import type { ClearanceKeyring } from "./clearance-keyring.ts";
 import { createCors } from "./cors.ts";
 import { createGate } from "./gate.ts";
 import { createEdgeFastPath } from "./fast-path.ts";
@@ -38,6 +38,7 @@ export interface EdgeDeps {
   /** Of the issuer in this process, or of the one that is followed. */
   readonly ring: KeyRing;
   readonly tokenTypes: readonly number[];
+  readonly clearanceKeys: ClearanceKeyring;
   /** Where the issuer is in this process. */
   readonly privateVerifier?: PrivateTokenVerifier;
   /** Whether browsers can attest at this origin: only then has the page something to do. */
@@ -48,27 +49,20 @@ export interface EdgeDeps {
 
 /** Of the secrets only those that decide about requests. */
 export type EdgeComposition = Omit<Composition, "secrets"> & {
-  readonly secrets: Pick<SidecarSecrets, "challengeSecret" | "clearanceKey">;
+  readonly secrets: Pick<SidecarSecrets, "challengeSecret">;
 };
-
-export interface ComposedEdge {
-  readonly handler: EdgeHandler;
-  readonly publicJwk: JWK;
-  readonly clearanceKeyPem: string;
-}
 
 /** @throws `SERVICE_CONFIG_INVALID` */
 export async function composeEdge(
   composition: EdgeComposition,
   edge: EdgeConfig,
   deps: EdgeDeps,
-): Promise<ComposedEdge> {
+): Promise<EdgeHandler> {
   const { app, config, log, metrics, onClose, proxies } = composition;
   checkEdge(edge, config.listen.trustedProxies.length > 0);
   checkExtAuthz(config, edge);
   const rules = rulesOf(edge, config);
-  const clearance = composeClearance(composition, edge);
-  const admission = composeAdmission(composition, edge, { ...deps, clearance });
+  const admission = composeAdmission(composition, edge, deps);
   const forwarder = createForwarder({
     upstreams: composeUpstreams(composition, edge),
     maxBodyBytes: edge.maxBodyBytes,
@@ -110,11 +104,7 @@ export async function composeEdge(
     ownEndpoints: deps.ownEndpoints,
   });
   const fastPath = createEdgeFastPath({ ...shared, clock: composition.clock });
-  return {
-    handler: edge.fastPath ? { ...handler, fastPath } : handler,
-    publicJwk: await clearance.publicJwk(),
-    clearanceKeyPem: clearance.publicPem,
-  };
+  return edge.fastPath ? { ...handler, fastPath } : handler;
 }
 
 function composeAdaptive(composition: EdgeComposition, edge: EdgeConfig): Adaptive | undefined {
@@ -147,24 +137,18 @@ function composeAgents(
   return agents;
 }
 
-function composeClearance(
-  { clock, config, secrets }: EdgeComposition,
+function composeAdmission(
+  { clock, config, metrics, secrets, tokenCrypto }: EdgeComposition,
   edge: EdgeConfig,
-): Clearance {
-  return createClearance({
-    ...secrets.clearanceKey,
+  deps: EdgeDeps,
+): ReturnType<typeof createAdmission> {
+  const { privateVerifier, ring, spentStore, tokenTypes } = deps;
+  const clearance = createClearance({
+    keys: deps.clearanceKeys,
     issuer: config.publicUrl,
     lifetimeSeconds: edge.clearanceSeconds,
     clock,
   });
-}
-
-function composeAdmission(
-  { clock, config, metrics, secrets, tokenCrypto }: EdgeComposition,
-  edge: EdgeConfig,
-  deps: EdgeDeps & { readonly clearance: Clearance },
-): ReturnType<typeof createAdmission> {
-  const { clearance, privateVerifier, ring, spentStore, tokenTypes } = deps;
   const challenger = createChallenger({
     issuerName: edge.issuerName,
     secret: secrets.challengeSecret,

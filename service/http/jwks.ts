@@ -2,15 +2,16 @@
 import type { FastifyInstance } from "fastify";
 import type { JWK } from "jose";
 
-export function registerJwks(app: FastifyInstance, keys: readonly JWK[]): void {
-  const body = Buffer.from(JSON.stringify({ keys }));
+/** @param keys those of now */
+export function registerJwks(app: FastifyInstance, keys: () => readonly JWK[]): void {
   app.get(
     "/.well-known/jwks.json",
     { schema: { summary: "Public keys of clearances and attestation results" } },
     (_request, reply) =>
       reply
+        // A key of clearances is here for twice as long before it signs, at the least (service/config).
         .header("cache-control", "public, max-age=300")
         .type("application/jwk-set+json")
-        .send(body),
+        .send(Buffer.from(JSON.stringify({ keys: keys() }))),
   );
 }

@@ -37,7 +37,7 @@ const BYTES_PER_REQUEST = 259;
 /** Length prefix of a batch. */
 const BATCH_OVERHEAD_BYTES = 8;
 /** How often the key plan is looked at. */
-const KEY_TICK_MS = 60_000;
+export const KEY_TICK_MS = 60_000;
 
 /** What one batch may hold, at the attester as at the issuer. */
 export function batchLimits(maxBatch: number): {

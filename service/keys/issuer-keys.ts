@@ -1,6 +1,6 @@
 /**
- * Carries the key plan out: generates, seals, publishes, retires and destroys issuer keys by the schedule
- * of `tokens/keys`. Order matters for crashes: a key is sealed on disk before any client can see it, and
+ * Carries the key plan out: generates, seals, publishes, retires and destroys keys, of issuers and of clearances, by
+ * the schedule of `tokens/keys`. Order matters for crashes: a key is sealed on disk before any client can see it, and
  * its spent-token epoch is dropped only after the ring has forgotten it: at once where it is revoked, else once no edge
  * that shares the store needs it. Each tick is idempotent, so a
  * crash half way is finished by the next one.
@@ -39,7 +39,8 @@ import { voprfEngines } from "./voprf-engines.ts";
 export interface IssuerKeysOptions {
   readonly ring: KeyRing;
   readonly keystore: Keystore;
-  readonly pool: SigningPool;
+  /** What signs. */
+  readonly pool: Pick<SigningPool, "addKey" | "removeKey">;
   /** Where revocations are told to those who follow the issuer. */
   readonly directoryLog: Pick<DirectoryLog, "revoke" | "revoked">;
   /** Of the same process, if it is an edge: its epochs end after the keys. */
@@ -49,9 +50,11 @@ export interface IssuerKeysOptions {
   readonly tokenTypes?: readonly number[];
   /** For keys of the private types. Default `native`. */
   readonly voprfEngine?: VoprfEnginePreference;
+  /** Default: makes keys of token types. */
+  readonly generateKey?: (tokenType: number) => Promise<GeneratedKey>;
   readonly clock: () => number;
   readonly log: Log;
-  readonly metrics: Metrics;
+  readonly metrics: Pick<Metrics, "issuerKeys" | "voprfEngine">;
 }
 
 /** What an operator sees of a key: nothing secret. */
@@ -115,8 +118,8 @@ export function createIssuerKeys(options: IssuerKeysOptions): IssuerKeys {
         // A crash came between the log and the key.
         if (revoked.includes(encodeHex(record.tokenKeyId))) await destroyRevoked(options, record);
         else {
-          ring.add(record);
           options.pool.addKey(record.tokenKeyId, privateKey, record.tokenType);
+          ring.add(record);
         }
       }
       await pass();
@@ -241,7 +244,7 @@ async function generate(options: IssuerKeysOptions, planned: PlannedKey): Promis
   options.log.write("info", "keys.generated", { notBefore: instant(record.notBeforeMs) });
 }
 
-interface GeneratedKey {
+export interface GeneratedKey {
   readonly privateKey: KeyObject;
   readonly publicKeySpki: Uint8Array;
   readonly tokenKeyId: Uint8Array;
@@ -259,6 +262,7 @@ async function generateUnique(
 }
 
 async function generateKey(options: IssuerKeysOptions, tokenType: number): Promise<GeneratedKey> {
+  if (options.generateKey !== undefined) return options.generateKey(tokenType);
   if (hasPublicMetadata(tokenType)) return generatePartiallyBlindRsaKey();
   if (!isVoprfTokenType(tokenType)) return generateBlindRsaKey();
   // 1 ms, once in the life of a key: less than a thread would cost

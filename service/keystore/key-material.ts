@@ -1,8 +1,8 @@
 /**
- * Private keys of each token type as bytes: PKCS #8 for types 0x0002 and 0xDA7A, the serialized scalar for the private
+ * Private keys as bytes. Of clearances PKCS #8; of each token type: PKCS #8 for types 0x0002 and 0xDA7A, the serialized scalar for the private
  * types (RFC 9497 §2.1). The bytes exist between KeyObject and seal, and their holder wipes them.
  */
-import { createPrivateKey, createSecretKey, type KeyObject } from "node:crypto";
+import { createPrivateKey, createPublicKey, createSecretKey, type KeyObject } from "node:crypto";
 import { hasPublicMetadata, TOKEN_TYPE_BLIND_RSA } from "../../tokens/index.ts";
 import { encodeRsaPublicKey } from "../../tokens/node/index.ts";
 import {
@@ -24,14 +24,9 @@ export interface KeyMaterial {
 export function createKeyMaterial(voprfEngine: VoprfEnginePreference): KeyMaterial {
   return {
     encode: (privateKey) =>
-      privateKey.type === "secret"
-        ? privateKey.export()
-        : privateKey.export({ format: "der", type: "pkcs8" }),
-    decode(tokenType, bytes) {
-      if (isVoprfTokenType(tokenType)) return createSecretKey(bytes);
-      const der = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
-      return createPrivateKey({ key: der, format: "der", type: "pkcs8" });
-    },
+      privateKey.type === "secret" ? privateKey.export() : encodePkcs8(privateKey),
+    decode: (tokenType, bytes) =>
+      isVoprfTokenType(tokenType) ? createSecretKey(bytes) : decodePkcs8(bytes),
     publicKeyOf(tokenType, privateKey) {
       if (isVoprfTokenType(tokenType)) {
         if (privateKey.type !== "secret") throw new RangeError("expected a scalar");
@@ -45,4 +40,25 @@ export function createKeyMaterial(voprfEngine: VoprfEnginePreference): KeyMateri
       return encodeRsaPublicKey(privateKey);
     },
   };
+}
+
+/** ES256 keys, whatever their type is called. The public key is its SubjectPublicKeyInfo. */
+export const es256Material: KeyMaterial = {
+  encode: encodePkcs8,
+  decode: (_type, bytes) => decodePkcs8(bytes),
+  publicKeyOf(_type, privateKey) {
+    if (privateKey.asymmetricKeyDetails?.namedCurve !== "prime256v1") {
+      throw new RangeError("expected a P-256 private key");
+    }
+    return createPublicKey(privateKey).export({ format: "der", type: "spki" });
+  },
+};
+
+function encodePkcs8(privateKey: KeyObject): Uint8Array {
+  return privateKey.export({ format: "der", type: "pkcs8" });
+}
+
+function decodePkcs8(bytes: Uint8Array): KeyObject {
+  const der = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  return createPrivateKey({ key: der, format: "der", type: "pkcs8" });
 }

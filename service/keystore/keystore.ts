@@ -1,5 +1,5 @@
 /**
- * Issuer private keys at rest: `<dir>/<token key id>.json`, each sealed (sealer.ts) with its public
+ * Private keys that have a life of their own, of issuers and of clearances, at rest: `<dir>/<token key id>.json`, each sealed (sealer.ts) with its public
  * record as associated data, so that nobody without the passphrase prolongs a key's life or gives one
  * key another's instants.
  *
@@ -24,7 +24,7 @@ import {
   removeFileDurably,
   replaceFileDurably,
 } from "../stores/durable-file.ts";
-import { createKeyMaterial, type KeyMaterial } from "./key-material.ts";
+import { createKeyMaterial, es256Material, type KeyMaterial } from "./key-material.ts";
 import { invalidFile, type SealMetadata } from "./sealed-file.ts";
 import { listSealedFiles, readSealedFile, SEALED_SUFFIX } from "./sealed-folder.ts";
 import { asSealer, type Sealer } from "./sealer.ts";
@@ -59,9 +59,19 @@ export interface KeystoreOptions {
   readonly passphrase: Uint8Array | Sealer;
   /** For keys of the private token types. Default `native`. */
   readonly voprfEngine?: VoprfEnginePreference;
+  /** Default: keys of an issuer. */
+  readonly kind?: KeyKind;
 }
 
-const PURPOSE = "stile issuer key";
+/** What the keys of a store are. */
+export interface KeyKind {
+  /** A file does not open as one of another kind. */
+  readonly purpose: string;
+  readonly material: KeyMaterial;
+}
+
+export const CLEARANCE_KEYS: KeyKind = { purpose: "stile clearance key", material: es256Material };
+
 const TOKEN_KEY_ID_HEX = /^[0-9a-f]{64}$/;
 
 /**
@@ -70,19 +80,23 @@ const TOKEN_KEY_ID_HEX = /^[0-9a-f]{64}$/;
  */
 export async function openKeystore(options: KeystoreOptions): Promise<Keystore> {
   const { dir, passphrase, voprfEngine = "native" } = options;
+  const kind = options.kind ?? {
+    purpose: "stile issuer key",
+    material: createKeyMaterial(voprfEngine),
+  };
+  const { material, purpose } = kind;
   const sealer = asSealer(passphrase);
-  const material = createKeyMaterial(voprfEngine);
   await makeFolderDurably(dir);
   const [first] = await listSealedFiles(dir, TOKEN_KEY_ID_HEX);
   // A mistyped passphrase must not seal keys that nobody can open later.
-  if (first !== undefined) await loadKey(sealer, material, dir, first);
+  if (first !== undefined) await loadKey(sealer, kind, dir, first);
   const pathOf = (tokenKeyId: Uint8Array): string =>
     join(dir, encodeHex(tokenKeyId) + SEALED_SUFFIX);
   return {
     async load() {
       const names = await listSealedFiles(dir, TOKEN_KEY_ID_HEX);
       const keys: StoredKey[] = [];
-      for (const name of names) keys.push(await loadKey(sealer, material, dir, name));
+      for (const name of names) keys.push(await loadKey(sealer, kind, dir, name));
       return keys;
     },
     async save(record, privateKey) {
@@ -91,7 +105,7 @@ export async function openKeystore(options: KeystoreOptions): Promise<Keystore> 
       }
       const secret = material.encode(privateKey);
       try {
-        const file = await sealer.seal(PURPOSE, metadataOf(record), secret);
+        const file = await sealer.seal(purpose, metadataOf(record), secret);
         await replaceFileDurably(pathOf(record.tokenKeyId), file);
       } finally {
         secret.fill(0);
@@ -103,12 +117,12 @@ export async function openKeystore(options: KeystoreOptions): Promise<Keystore> 
 
 async function loadKey(
   sealer: Sealer,
-  material: KeyMaterial,
+  { material, purpose }: KeyKind,
   dir: string,
   name: string,
 ): Promise<StoredKey> {
   const file = await readSealedFile(dir, name);
-  const { metadata, content } = await sealer.open(PURPOSE, file);
+  const { metadata, content } = await sealer.open(purpose, file);
   try {
     const record = recordOf(metadata);
     const privateKey = material.decode(record.tokenType, content);

@@ -4,7 +4,7 @@
  * never made anew: a new one in its place would silently end sessions, pseudonyms and allowances.
  */
 import { join } from "node:path";
-import { createFileDurably, makeFolderDurably } from "../stores/durable-file.ts";
+import { createFileDurably, makeFolderDurably, removeFileDurably } from "../stores/durable-file.ts";
 import { invalidFile } from "./sealed-file.ts";
 import { listSealedFiles, readSealedFile, SEALED_SUFFIX } from "./sealed-folder.ts";
 import { asSealer, type Sealer } from "./sealer.ts";
@@ -22,6 +22,10 @@ export interface Secrets {
     name: string,
     create: () => Uint8Array | Promise<Uint8Array>,
   ): Promise<Uint8Array<ArrayBuffer>>;
+  /** The secret of this name, where there is one. @throws `TOKEN_KEY_STORE_INVALID` */
+  find(name: string): Promise<Uint8Array<ArrayBuffer> | undefined>;
+  /** Absence is no error. */
+  remove(name: string): Promise<void>;
 }
 
 export interface SecretsOptions {
@@ -54,6 +58,11 @@ export async function openSecrets({ dir, passphrase }: SecretsOptions): Promise<
       last = mine.catch(() => undefined);
       return mine;
     },
+    async find(name) {
+      const names = await listSealedFiles(dir, SECRET_NAME);
+      return names.includes(name) ? readSecret(sealer, dir, name) : undefined;
+    },
+    remove: (name) => removeFileDurably(join(dir, name + SEALED_SUFFIX)),
   };
 }
 

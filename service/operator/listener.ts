@@ -15,6 +15,7 @@ import { parseLocalListen } from "../http/local-listen.ts";
 import type { Log } from "../log.ts";
 import type { Metrics } from "../metrics.ts";
 import { VERSION } from "../version.ts";
+import { type ClearanceKeyRoutes, registerClearanceKeyRoutes } from "./clearance-keys.ts";
 import { type KeyChanges, registerKeyRoutes } from "./keys.ts";
 import { registerRevocationRoutes, type RevocationRoutes } from "./revocations.ts";
 import { registerView } from "./view.ts";
@@ -29,8 +30,8 @@ export interface OperatorParts {
   readonly voprfEngines?: readonly VoprfEngineView[] | undefined;
   /** Of an issuer its own, of an edge those that it follows. */
   readonly keys?: Pick<IssuerKeys, "list" | "observe"> & Partial<KeyChanges>;
-  /** Of an edge: what its clearances are verified with. */
-  readonly clearanceKeyPem?: string;
+  /** Of an edge. */
+  readonly clearanceKeys?: ClearanceKeyRoutes;
   /** Of an attester. */
   readonly revocations?: RevocationRoutes;
   /** Of an issuer that stands alone. */
@@ -89,7 +90,7 @@ function refuseOtherSites(app: FastifyInstance): void {
 const LOOPBACK_HOST = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?$/i;
 
 function registerOperatorRoutes(app: FastifyInstance, options: OperatorOptions): void {
-  const { attesters, keys, metrics, revocations } = options;
+  const { attesters, clearanceKeys, keys, metrics, revocations } = options;
   registerView(app, VERSION);
   app.get("/livez", () => ({ status: "live" }));
   app.get("/readyz", (_request, reply) => {
@@ -104,18 +105,15 @@ function registerOperatorRoutes(app: FastifyInstance, options: OperatorOptions):
   app.get("/metrics", async (_request, reply) => {
     metrics.issuerKeys.reset();
     keys?.observe();
+    metrics.clearanceKeys.reset();
+    clearanceKeys?.observe();
     const registry = (await options.collect?.(metrics.registry)) ?? metrics.registry;
     return reply.type(registry.contentType).send(await registry.metrics());
   });
   app.get("/openapi.json", () => options.openapi());
   refuseErrors(app, options);
   if (keys !== undefined) registerKeyRoutes(app, keys);
-  if (options.clearanceKeyPem !== undefined) {
-    const pem = options.clearanceKeyPem;
-    app.get("/clearance-key.pem", (_request, reply) =>
-      reply.type("application/x-pem-file").send(pem),
-    );
-  }
+  if (clearanceKeys !== undefined) registerClearanceKeyRoutes(app, clearanceKeys);
   if (revocations !== undefined) registerRevocationRoutes(app, revocations);
   if (attesters !== undefined) registerAttesterSwitches(app, attesters);
 }

@@ -1,14 +1,17 @@
-/** What the keeper gives to workers: the public keys of tokens, and two secrets that each of them needs. */
-import { createPrivateKey, createPublicKey } from "node:crypto";
+/** What the keeper gives to workers: the public keys of tokens, and the secrets that each of them needs. */
+import { createPrivateKey } from "node:crypto";
 import type { IssuerKeyRecord } from "../../tokens/index.ts";
 import { decodeBase64Url, encodeBase64Url } from "../../wire/index.ts";
-import { es256KeyId, type SidecarSecrets } from "../secrets.ts";
+import type { StoredKey } from "../keystore/index.ts";
+import type { SidecarSecrets } from "../secrets.ts";
 
-export type WorkerSecrets = Pick<SidecarSecrets, "challengeSecret" | "clearanceKey">;
+/** These outlive a keeper; a worker that has others is of no use any more. */
+export type WorkerSecrets = Pick<SidecarSecrets, "challengeSecret">;
 
 export interface KeeperFacts {
   readonly records: readonly IssuerKeyRecord[];
   readonly secrets: WorkerSecrets;
+  readonly clearanceKeys: readonly StoredKey[];
 }
 
 interface RecordText extends Omit<IssuerKeyRecord, "publicKeySpki" | "tokenKeyId"> {
@@ -20,47 +23,57 @@ interface RecordText extends Omit<IssuerKeyRecord, "publicKeySpki" | "tokenKeyId
 interface FactsText {
   readonly records: readonly RecordText[];
   readonly challengeSecret: string;
-  /** PKCS#8. */
-  readonly clearanceKey: string;
+  /** Private keys as PKCS#8. */
+  readonly clearanceKeys: readonly {
+    readonly record: RecordText;
+    readonly privateKey: string;
+  }[];
 }
 
-export function factsToJson({ records, secrets }: KeeperFacts): FactsText {
-  const { challengeSecret, clearanceKey } = secrets;
-  const pkcs8 = clearanceKey.privateKey.export({ format: "der", type: "pkcs8" });
+export function factsToJson({ clearanceKeys, records, secrets }: KeeperFacts): FactsText {
   return {
-    records: records.map((record) => ({
-      ...record,
-      tokenKeyId: encodeBase64Url(record.tokenKeyId),
-      publicKeySpki: encodeBase64Url(record.publicKeySpki),
+    records: records.map((record) => recordToText(record)),
+    challengeSecret: encodeBase64Url(secrets.challengeSecret),
+    clearanceKeys: clearanceKeys.map(({ privateKey, record }) => ({
+      record: recordToText(record),
+      privateKey: encodeBase64Url(privateKey.export({ format: "der", type: "pkcs8" })),
     })),
-    challengeSecret: encodeBase64Url(challengeSecret),
-    clearanceKey: encodeBase64Url(pkcs8),
   };
 }
 
 /** @param json of {@link factsToJson}, in a process of the same start */
 export function factsFromJson(json: unknown): KeeperFacts {
   const text = json as FactsText;
-  const privateKey = createPrivateKey({
-    key: Buffer.from(decodeBase64Url(text.clearanceKey, "clearance key")),
-    format: "der",
-    type: "pkcs8",
-  });
-  const publicKey = createPublicKey(privateKey);
   return {
-    records: text.records.map((record) => ({
-      ...record,
-      tokenKeyId: decodeBase64Url(record.tokenKeyId, "token key id"),
-      publicKeySpki: decodeBase64Url(record.publicKeySpki, "token key"),
+    records: text.records.map((record) => recordOf(record)),
+    secrets: { challengeSecret: decodeBase64Url(text.challengeSecret, "challenge secret") },
+    clearanceKeys: text.clearanceKeys.map(({ privateKey, record }) => ({
+      record: recordOf(record),
+      privateKey: createPrivateKey({
+        key: Buffer.from(decodeBase64Url(privateKey, "clearance key")),
+        format: "der",
+        type: "pkcs8",
+      }),
     })),
-    secrets: {
-      challengeSecret: decodeBase64Url(text.challengeSecret, "challenge secret"),
-      clearanceKey: { privateKey, publicKey, keyId: es256KeyId(publicKey) },
-    },
+  };
+}
+
+function recordToText(record: IssuerKeyRecord): RecordText {
+  return {
+    ...record,
+    tokenKeyId: encodeBase64Url(record.tokenKeyId),
+    publicKeySpki: encodeBase64Url(record.publicKeySpki),
+  };
+}
+
+function recordOf(text: RecordText): IssuerKeyRecord {
+  return {
+    ...text,
+    tokenKeyId: decodeBase64Url(text.tokenKeyId, "key id"),
+    publicKeySpki: decodeBase64Url(text.publicKeySpki, "public key"),
   };
 }
 
 export function haveSameSecrets(a: WorkerSecrets, b: WorkerSecrets): boolean {
-  const isSameChallenge = Buffer.compare(a.challengeSecret, b.challengeSecret) === 0;
-  return isSameChallenge && a.clearanceKey.keyId === b.clearanceKey.keyId;
+  return Buffer.compare(a.challengeSecret, b.challengeSecret) === 0;
 }

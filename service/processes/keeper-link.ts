@@ -203,6 +203,7 @@ class Link {
     switch (frame.kind) {
       case FRAME.facts:
         this.#options.onFacts(factsFromJson(parseJsonFrame(frame)));
+        socket.write(encodeFrame(FRAME.heard, new Uint8Array(0)));
         this.#comeUp();
         return;
       case FRAME.spent:

@@ -50,6 +50,8 @@ export interface KeeperLinks {
   readonly listen: () => Promise<void>;
   /** After a change of the keys. */
   readonly tellFacts: () => void;
+  /** Every worker goes by what it was last told, or is gone, or stands still. */
+  readonly whenHeard: () => Promise<void>;
   /** @returns which workers were asked; their answers go to `metrics` */
   readonly askMetrics: () => Iterable<number>;
   /** Ends when every worker has let go, or at the deadline. */
@@ -58,36 +60,36 @@ export interface KeeperLinks {
 
 /** A worker says who it is at once. */
 const HELLO_MS = 2_000;
+/** And hears within a fraction of that. */
+const HEARD_MS = 2_000;
 
 export function createKeeperLinks(options: KeeperLinksOptions): KeeperLinks {
   const links = new Map<Socket, number>();
+  const unheard = createUnheard();
   let whenEmpty: (() => void) | undefined;
 
+  const tell = (socket: Socket): void => {
+    unheard.tell(socket);
+    socket.write(encodeJsonFrame(FRAME.facts, factsToJson(options.facts())));
+  };
+
   function accept(socket: Socket): void {
-    const readFrames = createFrameReader();
     const impatience = setTimeout(() => socket.destroy(), HELLO_MS);
     const hear = (frame: Frame): void => {
-      if (links.has(socket)) answer(options, socket, frame, links.get(socket) ?? 0);
+      if (links.has(socket)) answer({ ...options, unheard }, socket, frame, links.get(socket) ?? 0);
       else {
         links.set(socket, welcome(options, frame));
         clearTimeout(impatience);
-        socket.write(encodeJsonFrame(FRAME.facts, factsToJson(options.facts())));
+        tell(socket);
       }
     };
-    socket.on("data", (chunk: Buffer) => {
-      try {
-        for (const frame of readFrames(chunk)) hear(frame);
-      } catch (error) {
-        options.log.write("error", "link.refused", errorFields(error));
-        socket.destroy();
-      }
-    });
-    socket.on("error", () => socket.destroy());
+    hearFrames(socket, hear, options.log);
     socket.on("close", () => {
       clearTimeout(impatience);
       const worker = links.get(socket);
       if (worker !== undefined) options.metrics.end(worker);
       links.delete(socket);
+      unheard.end(socket);
       if (links.size === 0) whenEmpty?.();
     });
   }
@@ -99,7 +101,8 @@ export function createKeeperLinks(options: KeeperLinksOptions): KeeperLinks {
 
   return {
     listen: () => listenOnUnix(server, options.path),
-    tellFacts: () => tellAll(encodeJsonFrame(FRAME.facts, factsToJson(options.facts()))),
+    tellFacts: () => [...links.keys()].forEach(tell),
+    whenHeard: unheard.whenNone,
     askMetrics: () => {
       tellAll(encodeFrame(FRAME.askMetrics, new Uint8Array(0)));
       return links.values();
@@ -108,16 +111,63 @@ export function createKeeperLinks(options: KeeperLinksOptions): KeeperLinks {
       // Nobody may come back to this keeper.
       server.close();
       tellAll(encodeFrame(FRAME.goAway, new Uint8Array(0)));
-      if (links.size > 0) {
-        const timer = setTimeout(() => whenEmpty?.(), deadlineMs);
-        await new Promise<void>((resolve) => {
-          whenEmpty = resolve;
-        });
-        clearTimeout(timer);
-      }
+      if (links.size > 0) await within(deadlineMs, (done) => (whenEmpty = done));
       for (const socket of links.keys()) socket.destroy();
     },
   };
+}
+
+function hearFrames(socket: Socket, hear: (frame: Frame) => void, log: Log): void {
+  const readFrames = createFrameReader();
+  socket.on("data", (chunk: Buffer) => {
+    try {
+      for (const frame of readFrames(chunk)) hear(frame);
+    } catch (error) {
+      log.write("error", "link.refused", errorFields(error));
+      socket.destroy();
+    }
+  });
+  socket.on("error", () => socket.destroy());
+}
+
+/** How many times each worker was told what it has not heard yet. */
+interface Unheard {
+  readonly tell: (socket: Socket) => void;
+  readonly hear: (socket: Socket) => void;
+  readonly end: (socket: Socket) => void;
+  readonly whenNone: () => Promise<void>;
+}
+
+function createUnheard(): Unheard {
+  const counts = new Map<Socket, number>();
+  const waiting: (() => void)[] = [];
+  const end = (socket: Socket): void => {
+    counts.delete(socket);
+    if (counts.size === 0) for (const go of waiting.splice(0)) go();
+  };
+  return {
+    tell: (socket) => void counts.set(socket, (counts.get(socket) ?? 0) + 1),
+    hear: (socket) => {
+      const left = (counts.get(socket) ?? 0) - 1;
+      if (left > 0) counts.set(socket, left);
+      else end(socket);
+    },
+    end,
+    whenNone: async () => {
+      if (counts.size > 0) await within(HEARD_MS, (done) => waiting.push(done));
+    },
+  };
+}
+
+/** @param wait is given what ends the waiting before its time */
+async function within(ms: number, wait: (done: () => void) => unknown): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    wait(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
 }
 
 /** @returns the worker's number. Throws for anything but a worker of this start. */
@@ -133,8 +183,16 @@ function welcome({ key }: KeeperLinksOptions, frame: Frame): number {
 }
 
 /** Throws for what no worker sends: its link ends, and nobody else's. */
-function answer(options: KeeperLinksOptions, socket: Socket, frame: Frame, worker: number): void {
+function answer(
+  options: KeeperLinksOptions & { readonly unheard: Unheard },
+  socket: Socket,
+  frame: Frame,
+  worker: number,
+): void {
   switch (frame.kind) {
+    case FRAME.heard:
+      options.unheard.hear(socket);
+      return;
     case FRAME.spends:
       void answerSpends(options, socket, parseSpendCalls(frame.body));
       return;

@@ -14,7 +14,7 @@ import { tellPeer } from "../http/peer.ts";
 import { openPlainHttp } from "../http/plain-listener.ts";
 import type { Log } from "../log.ts";
 import type { Metrics } from "../metrics.ts";
-import { startOperatorListener } from "../operator/listener.ts";
+import { type OperatorParts, startOperatorListener } from "../operator/listener.ts";
 import { problemOf } from "../problems.ts";
 import { type Composition, composeService, stoppable } from "../sidecar.ts";
 import type { OnClose } from "../state.ts";
@@ -77,7 +77,11 @@ async function start(
   const links = createKeeperLinks({
     path: paths.link,
     key: deps.linkKey,
-    facts: () => ({ records: parts.ring?.records() ?? [], secrets }),
+    facts: () => ({
+      records: parts.ring?.records() ?? [],
+      secrets,
+      clearanceKeys: parts.clearanceKeys?.keyring.all() ?? [],
+    }),
     spentStore: state.spentStore,
     privateVerifier: parts.privateVerifier,
     usedSignatures: parts.usedSignatures,
@@ -85,10 +89,12 @@ async function start(
     log: deps.log,
   });
   parts.ring?.onChange(links.tellFacts);
+  parts.clearanceKeys?.keyring.onChange(links.tellFacts);
   const status = showStatus(metrics);
   const acme = config.acme && (await composeAcme(composition, config.acme));
   const operator = await startOperatorListener({
     ...parts.operator,
+    ...toldClearanceKeys(parts.operator, links.whenHeard),
     certificates: acme?.status,
     collect: (own) => shared.all(own, links.askMetrics),
     listen: config.operator.listen,
@@ -103,6 +109,24 @@ async function start(
   // Workers find what is issued where they look for it, within tls.reloadSeconds.
   acme?.start(() => undefined);
   return { hear: status.hear, links };
+}
+
+/** The operator's command is done when workers take no clearance of a revoked key any more. */
+function toldClearanceKeys(
+  { clearanceKeys }: OperatorParts,
+  whenHeard: () => Promise<void>,
+): Pick<OperatorParts, "clearanceKeys"> {
+  const changes = clearanceKeys?.changes;
+  if (clearanceKeys === undefined || changes === undefined) return {};
+  const revoke: typeof changes.revoke = async (kid) => {
+    try {
+      await changes.revoke(kid);
+    } finally {
+      // It holds whatever became of the file.
+      await whenHeard();
+    }
+  };
+  return { clearanceKeys: { ...clearanceKeys, changes: { ...changes, revoke } } };
 }
 
 /** Whoever may open the sockets in it could ask to be believed. */

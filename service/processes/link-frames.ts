@@ -30,6 +30,8 @@ export const FRAME = {
   use: 10,
   /** Keeper: one {@link YesNoAnswer}. */
   used: 11,
+  /** Worker: nothing; it goes by the facts that came last. */
+  heard: 12,
 } as const;
 
 export interface Frame {

@@ -8,6 +8,7 @@ import { createKeyRing } from "../../tokens/index.ts";
 import { createNodeTokenCrypto } from "../../tokens/node/index.ts";
 import { openClients } from "../client-certificates.ts";
 import type { Config } from "../config/index.ts";
+import { createClearanceKeyring } from "../edge/clearance-keyring.ts";
 import { composeEdge } from "../edge/compose.ts";
 import type { EdgeHandler } from "../edge/handler.ts";
 import { createOwnHandler } from "../http/own-handler.ts";
@@ -99,9 +100,12 @@ async function compose(
   const { clock } = deps;
   const { facts, link, onLater } = await meetKeeper(config, deps, metrics);
   const ring = createKeyRing({ records: facts.records, clock });
-  onLater(({ records, secrets }) => {
-    if (haveSameSecrets(secrets, facts.secrets)) ring.replace(records);
-    else deps.onOutdated();
+  const clearanceKeys = createClearanceKeyring(clock);
+  clearanceKeys.replace(facts.clearanceKeys);
+  onLater((later) => {
+    if (!haveSameSecrets(later.secrets, facts.secrets)) return deps.onOutdated();
+    ring.replace(later.records);
+    clearanceKeys.replace(later.clearanceKeys);
   });
   const own = createOwnEndpoints({
     path: keeperPaths(config).http,
@@ -119,11 +123,12 @@ async function compose(
     // Where routes are registered that the keeper answers: nothing is ever routed here.
     app: fastify(),
   };
-  const { handler } = await composeEdge(composition, config.edge, {
+  const handler = await composeEdge(composition, config.edge, {
     ...edgeFactsOf(config),
     spentStore: link,
     usedSignatures: link,
     ring,
+    clearanceKeys,
     // Their keys are the issuer's, and that is the keeper.
     ...(config.role === "joint" ? { privateVerifier: link } : {}),
     ownEndpoints: own.handle,

@@ -419,7 +419,7 @@ describe("without Stile", () => {
   it("stile clearance-key fails, and leaves the file as it is", async () => {
     const said = vi.spyOn(process.stderr, "write").mockReturnValue(true);
     expect(await writeClearanceKey(dir)).toEqual([1, ""]);
-    expect(String(said.mock.calls[0]?.[0])).toContain("does not answer");
+    expect(String(said.mock.calls[0]?.[0])).toContain("no sidecar answers");
     said.mockRestore();
     expect(readFileSync(join(dir, "clearance.pem"), "utf8")).toContain("BEGIN PUBLIC KEY");
   });

@@ -35,7 +35,6 @@ import {
   type SpendCall,
 } from "../../service/processes/link-frames.ts";
 import { createSharedMetrics } from "../../service/processes/shared-metrics.ts";
-import { es256KeyId } from "../../service/secrets.ts";
 import { openSpentLevelStore } from "../../service/stores/index.ts";
 import type { PrivateTokenVerifier, SpendRequest, SpentStore } from "../../tokens/index.ts";
 import { StileError } from "../../wire/index.ts";
@@ -51,8 +50,7 @@ const spend = (nonce: number, binding?: number): SpendRequest => ({
 });
 
 function someFacts(secret = 7): KeeperFacts {
-  const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
-  const clearanceKey = { privateKey, publicKey, keyId: es256KeyId(publicKey) };
+  const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
   const record = {
     tokenType: 2,
     tokenKeyId: id32(1),
@@ -62,7 +60,11 @@ function someFacts(secret = 7): KeeperFacts {
     retireAtMs: 3,
     destroyAtMs: 4,
   };
-  return { records: [record], secrets: { challengeSecret: id32(secret), clearanceKey } };
+  return {
+    records: [record],
+    secrets: { challengeSecret: id32(secret) },
+    clearanceKeys: [{ record: { ...record, tokenType: 0 }, privateKey }],
+  };
 }
 
 describe("frames", () => {
@@ -120,9 +122,10 @@ describe("frames", () => {
     const known = factsFromJson(json);
     expect(known.records).toEqual(facts.records);
     expect(haveSameSecrets(known.secrets, facts.secrets)).toBe(true);
-    expect(haveSameSecrets(known.secrets, someFacts().secrets)).toBe(false);
-    const { clearanceKey } = facts.secrets;
-    expect(haveSameSecrets({ challengeSecret: id32(8), clearanceKey }, facts.secrets)).toBe(false);
+    expect(haveSameSecrets(known.secrets, someFacts(8).secrets)).toBe(false);
+    expect(known.clearanceKeys[0]?.record).toEqual(facts.clearanceKeys[0]?.record);
+    const [was, is] = [facts, known].map(({ clearanceKeys }) => clearanceKeys[0]?.privateKey);
+    expect(was !== undefined && is?.equals(was)).toBe(true);
   });
 });
 

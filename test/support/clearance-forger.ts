@@ -1,8 +1,8 @@
 /** Clearances as an attacker makes them, and as the sidecar's own key would: what a verifier has to tell apart. */
-import { createPrivateKey, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
+import { generateKeyPairSync, type KeyObject, sign } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { openSecrets } from "../../service/keystore/index.ts";
+import { CLEARANCE_KEYS, openKeystore } from "../../service/keystore/index.ts";
 
 export interface Clearances {
   /** By what is wrong with them. */
@@ -16,11 +16,12 @@ export interface Clearances {
 /** What a sidecar signs clearances with. @param dir the folder given to `prepareDevelopment` */
 export async function openClearanceKey(dir: string): Promise<KeyObject> {
   const passphrase = Uint8Array.from(readFileSync(join(dir, "passphrase")));
-  const secrets = await openSecrets({ dir: join(dir, "state", "secrets"), passphrase });
-  const pkcs8 = await secrets.getOrCreate("clearance", () => {
-    throw new Error("the sidecar has made no clearance key");
-  });
-  return createPrivateKey({ key: Buffer.from(pkcs8), format: "der", type: "pkcs8" });
+  const folder = join(dir, "state", "clearance-keys");
+  const [first] = await (
+    await openKeystore({ dir: folder, passphrase, kind: CLEARANCE_KEYS })
+  ).load();
+  if (first === undefined) throw new Error("the sidecar has made no clearance key");
+  return first.privateKey;
 }
 
 /** @param good a clearance of the sidecar whose key this is */

@@ -1,11 +1,13 @@
-/** The processes that a supervisor has started, by what they run. Linux only, as the service. */
+/** The processes that another has started, of a supervisor by what they run. Linux only, as the service. */
 import { existsSync, readFileSync } from "node:fs";
 
 export type ChildRole = "keeper" | "worker";
 
-export function childrenOf(pid: number, role: ChildRole): number[] {
+/** @param role of a supervisor's children; without it, all */
+export function childrenOf(pid: number, role?: ChildRole): number[] {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
   const pids = children === "" ? [] : children.split(" ").map(Number);
+  if (role === undefined) return pids;
   return pids.filter((child) => commandOf(child).includes(`${role}-process.ts`));
 }
 

@@ -6,7 +6,7 @@ import { clearanceKeyCommand } from "../../service/cli/clearance-key.ts";
 import type { TestSidecar } from "./sidecar.ts";
 import { writtenSettings } from "./written-settings.ts";
 
-/** All but the clearance key. */
+/** All but the keys of clearances. */
 export function writeRecipeFiles(dir: string, { ca, config, sidecar }: TestSidecar): void {
   const { certificateFile = "", keyFile = "" } = config.tls;
   copyFileSync(certificateFile, join(dir, "tls.pem"));
@@ -18,12 +18,25 @@ export function writeRecipeFiles(dir: string, { ca, config, sidecar }: TestSidec
   writeFileSync(join(dir, "stile.yaml"), JSON.stringify(writtenSettings(config, { operator })));
 }
 
-/** As an operator does: exit code and output of `stile clearance-key`. */
-export async function writeClearanceKey(dir: string): Promise<[code: number, output: string]> {
+/** As an operator does: exit code and output of `stile clearance-key`. @param verb with what it is about */
+export async function writeClearanceKey(
+  dir: string,
+  ...verb: readonly string[]
+): Promise<[code: number, output: string]> {
   const written = vi.spyOn(process.stdout, "write").mockReturnValue(true);
-  const files = ["--config", join(dir, "stile.yaml"), "--out", join(dir, "clearance.pem")];
+  const files = [
+    "--out",
+    join(dir, "clearance.pem"),
+    "--other-out",
+    join(dir, "clearance-other.pem"),
+  ];
   try {
-    const code = await clearanceKeyCommand(files);
+    const code = await clearanceKeyCommand([
+      ...verb,
+      "--config",
+      join(dir, "stile.yaml"),
+      ...files,
+    ]);
     return [code, written.mock.calls.map(([text]) => String(text)).join("")];
   } finally {
     written.mockRestore();

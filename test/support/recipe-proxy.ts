@@ -49,6 +49,8 @@ export interface RecipeOptions {
   readonly issuer: string;
   /** Of the proxy's own files. Default: below `dir`, by its name. */
   readonly folder?: string;
+  /** HAProxy: it reloads on SIGUSR2. */
+  readonly reloads?: boolean;
   /** Of the settled recipe. */
   readonly edit?: (recipe: string) => string;
 }
@@ -140,6 +142,7 @@ interface Launch {
   readonly recipe: string;
   readonly port: number;
   readonly folder: string;
+  readonly reloads: boolean;
   /** Writes a file into the folder and gives its path. */
   readonly write: (file: string, content: string) => string;
 }
@@ -151,7 +154,12 @@ function envoyArguments({ recipe, write }: Launch): readonly string[] {
 
 /** The arguments of each program; its files are written first. */
 const ARGUMENTS: Readonly<Record<ProxyName, (launch: Launch) => readonly string[]>> = {
-  haproxy: ({ recipe, write }) => ["-db", "-f", write("haproxy.cfg", recipe)],
+  haproxy: ({ recipe, reloads, write }) => [
+    ...(reloads ? ["-W"] : []),
+    "-db",
+    "-f",
+    write("haproxy.cfg", recipe),
+  ],
   envoy: envoyArguments,
   "envoy-grpc": envoyArguments,
   caddy: ({ recipe, write }) => {
@@ -178,7 +186,8 @@ function launch(name: ProxyName, folder: string, options: RecipeOptions): ChildP
   };
   const settled = settle(name, options);
   const recipe = options.edit?.(settled) ?? settled;
-  return spawn(programOf(name), ARGUMENTS[name]({ recipe, port: options.port, folder, write }), {
+  const { port, reloads = false } = options;
+  return spawn(programOf(name), ARGUMENTS[name]({ recipe, port, folder, reloads, write }), {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...withSystemPrograms(), HOME: folder, XDG_DATA_HOME: folder, XDG_CONFIG_HOME: folder },
   });

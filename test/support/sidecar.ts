@@ -116,7 +116,8 @@ function challengeIn(answer: Pick<ExchangeAnswer, "headers" | "status">): Receiv
 }
 
 function copyKeys(from: string, to: string): void {
-  for (const name of ["passphrase", "state/issuer-keys", "state/secrets", "tls", "manufacturer"]) {
+  const keys = ["issuer-keys", "clearance-keys", "secrets"].map((name) => `state/${name}`);
+  for (const name of ["passphrase", ...keys, "tls", "manufacturer"]) {
     cpSync(join(from, name), join(to, name), { recursive: true });
   }
 }
