@@ -27,7 +27,7 @@ import {
   type FastPathOptions,
   type UnderWay,
 } from "./splice/splicer.ts";
-import { requestBodyOf, type RequestBody, sendBody } from "./request-body.ts";
+import { framingHeaders, requestBodyOf, type RequestBody, sendBody } from "./request-body.ts";
 import { checkUpgradeRequest, tunnelUpgrade } from "./upgrade.ts";
 import { asCallback, UpstreamAgents } from "./upstreams/agent.ts";
 import { Attempts, isRepeatable } from "./upstreams/attempts.ts";
@@ -68,7 +68,7 @@ export interface ForwarderOptions {
   /** How long an idle connection is kept. */
   readonly keepMs: number;
   readonly forwardedHeader: ForwardedHeader;
-  /** Requests of HTTP/2 without a body go past node:http, too. */
+  /** Requests of HTTP/2 go past node:http, too. */
   readonly isSpliced: boolean;
 }
 
@@ -94,8 +94,6 @@ export interface Forwarder {
   readonly fastPath: (options: FastPathOptions) => FastPath;
   readonly close: () => Promise<void>;
 }
-
-const BODYLESS_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "DELETE"]);
 
 /** A request on its way, the same at each of its attempts. */
 interface Exchange {
@@ -179,9 +177,9 @@ async function forward(
   const body = requestBodyOf(request, options.maxBodyBytes);
   const headers = [...upstreamHeaders(options, request, extra), ...framingHeaders(request, body)];
   if (takesTrailers(request)) headers.push("TE", "trailers", "Connection", "keep-alive, TE");
-  const spliced = body.kind === "none" ? splicedExchange(parts, request, response) : undefined;
+  const spliced = splicedExchange(parts, request, response);
   if (spliced !== undefined) {
-    await parts.pool.forward({ ...spliced, headers, extra }).catch((error: unknown) => {
+    await parts.pool.forward({ ...spliced, headers, body, extra }).catch((error: unknown) => {
       if (!spliced.response.isLeft) throw asUpstreamError(error);
     });
     return;
@@ -264,8 +262,9 @@ function open(
 /** What went wrong at the upstream; undefined where it was not its doing. */
 function failureOf(error: unknown, isSent: boolean): UpstreamFailure | undefined {
   if (!isSent) return "connect";
-  if (isStileError(error, "TLS_BODY_TOO_LARGE")) return undefined;
   if (isStileError(error, "TLS_UPSTREAM_TIMEOUT")) return "timeout";
+  // Too large, or not as long as it says: the client's body.
+  if (isStileError(error)) return undefined;
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   return code === "ECONNRESET" || code === "EPIPE" ? "broken" : "malformed";
 }
@@ -327,14 +326,6 @@ function upstreamHeaders(
   headers.push(...forwardedHeadersOf(forwardedHeader, address, request.headers.host ?? ""));
   for (const [name, value] of extra.requestHeaders) headers.push(name, value);
   return headers;
-}
-
-/** Content-Length goes through as received; the rest of the framing is said anew. */
-function framingHeaders(request: IncomingMessage, body: RequestBody): string[] {
-  if (body.kind === "chunked") return ["Transfer-Encoding", "chunked"];
-  const isSaid = request.headers["content-length"] !== undefined;
-  // Without a body Node would announce a chunked one for these methods.
-  return isSaid || BODYLESS_METHODS.has(request.method ?? "GET") ? [] : ["Content-Length", "0"];
 }
 
 /** The head of the upstream's answer. It may come before the whole body is sent. */

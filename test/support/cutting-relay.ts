@@ -21,12 +21,17 @@ export async function startCuttingRelay(
   const server = createServer({ allowHalfOpen: true }, (near) => {
     const far = connect({ port: to, host: "127.0.0.1", noDelay: true, allowHalfOpen: true });
     let left = isCalm || random(4) === 0 ? Infinity : random(2 * meanBytes);
+    let isCut = false;
     const pass = (from: Socket, into: Socket): void => {
       from.on("data", (chunk: Buffer) => {
+        // Nor does anything pass behind a gap once it is calm.
+        if (isCut) return;
         const part = isCalm ? chunk : chunk.subarray(0, left);
         left -= part.length;
         if (!into.write(part)) from.pause();
-        if (part.length < chunk.length) cut(near, far, random);
+        if (part.length === chunk.length) return;
+        isCut = true;
+        cut(near, far, random);
       });
       into.on("drain", () => from.resume());
       from.once("end", () => into.end());

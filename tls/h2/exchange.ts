@@ -51,6 +51,7 @@ export class Exchange {
     else {
       stream.respond([":status", "408"], { endStream: true });
       stream.close(constants.NGHTTP2_NO_ERROR);
+      this.#request.discard();
     }
     return false;
   }

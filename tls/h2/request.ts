@@ -26,6 +26,7 @@ export class Http2Request extends Readable {
   #hasEnded: boolean;
   /** The client's end of the stream was seen. */
   #isWhole = false;
+  #isDiscarded = false;
 
   /** @param onContent hears of content as it is read */
   constructor(
@@ -52,7 +53,7 @@ export class Http2Request extends Readable {
     stream.once("end", () => {
       // A stream that was closed early ends as well, and is not `aborted` where its answer was out: what came of the
       // body must not be taken for the whole.
-      if (stream.aborted || (stream.closed && !this.#isWhole)) return;
+      if (stream.aborted || this.#isDiscarded || (stream.closed && !this.#isWhole)) return;
       this.#hasEnded = true;
       this.push(null);
     });
@@ -76,6 +77,16 @@ export class Http2Request extends Readable {
     return distinct;
   }
 
+  /**
+   * The answer is out, and nobody is to read on. What lies here unread would keep node:http2 from ever closing the
+   * stream.
+   */
+  discard(): void {
+    if (this.#hasEnded || this.#isTunnel) return;
+    this.#isDiscarded = true;
+    this.#stream.removeAllListeners("data").resume();
+  }
+
   #onStreamClose(): void {
     if (this.#hasEnded || this.destroyed) return;
     this.emit("aborted");
@@ -85,7 +96,7 @@ export class Http2Request extends Readable {
   }
 
   override _read(): void {
-    readOn(this.#stream, this, this.#onContent);
+    if (!this.#isDiscarded) readOn(this.#stream, this, this.#onContent);
   }
 
   /** Of what is not complete, the stream ends with it. */

@@ -141,6 +141,7 @@ export class Http2Response extends Writable {
       done();
       // The rest of a request that nobody reads (RFC 9113 §8.1).
       if (!this.req.complete) this.#stream.close(constants.NGHTTP2_NO_ERROR);
+      this.req.discard();
     });
   }
 

@@ -1,36 +1,37 @@
 /**
- * Forwards HTTP/2 requests without a body on the fast path's upstream connections rather than node:http's, which
- * cost more than all the rest of such a request. A connection is lent to one exchange at a time, whichever client's,
- * and comes back after a whole answer.
+ * Forwards HTTP/2 requests on the fast path's upstream connections rather than node:http's, which cost more than all
+ * the rest of such a request. A connection is lent to one exchange at a time, whichever client's, and comes back
+ * after a whole answer to a whole request.
  */
 import type { ForwardExtra } from "../forwarder.ts";
 import { type RawHeaders, responseHeadersToForward } from "../header-hygiene.ts";
+import type { RequestBody } from "../request-body.ts";
 import { createUnderWay, type SplicedForwarder, type UnderWay } from "../splice/splicer.ts";
 import type { LinkOwner } from "../splice/upstream-link.ts";
 import { UpstreamSlot } from "../splice/upstream-slot.ts";
-import { addedLines } from "../splice/write-head.ts";
+import { safeLines } from "../splice/write-head.ts";
 import { isRepeatable } from "../upstreams/attempts.ts";
 import { upstreamTimeout } from "../upstreams/failure.ts";
 import type { Http2Request } from "./request.ts";
 import type { Http2Response } from "./response.ts";
+import { Upload } from "./upload.ts";
 
 /** Upstream connections that are kept between exchanges. */
 const MAX_KEPT = 256;
-
-/** What becomes of one exchange. */
-interface Exchange {
-  readonly response: Http2Response;
-  readonly extra: ForwardExtra;
-  readonly onEnd: () => void;
-  readonly onFailure: (error: Error) => void;
-}
 
 export interface Http2Exchange {
   readonly request: Http2Request;
   readonly response: Http2Response;
   /** Of the request to the upstream. */
   readonly headers: RawHeaders;
+  readonly body: RequestBody;
   readonly extra: ForwardExtra;
+}
+
+/** What becomes of one exchange. */
+interface Exchange extends Http2Exchange {
+  readonly onEnd: () => void;
+  readonly onFailure: (error: unknown) => void;
 }
 
 export class Http2UpstreamPool {
@@ -50,7 +51,8 @@ export class Http2UpstreamPool {
   }
 
   /** Ends when the answer is out, or the client gone. @throws what failed at the upstream */
-  forward({ extra, headers, request, response }: Http2Exchange): Promise<void> {
+  forward(exchange: Http2Exchange): Promise<void> {
+    const { response } = exchange;
     return new Promise((resolve, reject) => {
       const pooled = this.#free.pop() ?? new PooledSlot(this.#options, this.#kept);
       this.#lent.add(pooled);
@@ -68,16 +70,14 @@ export class Http2UpstreamPool {
       response.on("drain", () => {
         if (isUnderWay) pooled.slot.resume();
       });
-      const fail = (error: Error): void => {
+      const fail = (error: unknown): void => {
         giveBack(false);
-        reject(error);
+        reject(error instanceof Error ? error : new Error("forwarding failed", { cause: error }));
       };
       try {
-        const exchange = { response, extra, onEnd: () => giveBack(true), onFailure: fail };
-        pooled.begin(request, headers, exchange);
+        pooled.begin({ ...exchange, onEnd: () => giveBack(true), onFailure: fail });
       } catch (error) {
-        giveBack(false);
-        throw error;
+        fail(error);
       }
     });
   }
@@ -90,6 +90,7 @@ export class Http2UpstreamPool {
 class PooledSlot {
   readonly slot: UpstreamSlot;
   #exchange: Exchange | undefined;
+  #upload: Upload | undefined;
 
   constructor(forwarder: SplicedForwarder, kept: UnderWay) {
     this.slot = new UpstreamSlot(
@@ -97,36 +98,60 @@ class PooledSlot {
       {
         onPart: (...part) => this.#pass(...part),
         onFailure: (error) => this.#exchange?.onFailure(error),
-        onSilence: () => {
-          this.slot.timeOut();
-          this.#exchange?.onFailure(upstreamTimeout());
-        },
-        onDrain: () => undefined,
+        onSilence: () => this.#onSilence(),
+        onDrain: () => this.#upload?.resume(),
       },
     );
   }
 
-  begin(request: Http2Request, headers: RawHeaders, exchange: Exchange): void {
+  /** @throws as the slot, where there is no body; else `onFailure` is told */
+  begin(exchange: Exchange): void {
+    const { body, extra, headers, request, response } = exchange;
     const { method, socket, url } = request;
-    const pairs = headers.flatMap((name, i): [string, string][] =>
-      i % 2 === 0 ? [[name, headers[i + 1] ?? ""]] : [],
-    );
-    const text = `${method} ${url} HTTP/1.1\r\n${addedLines(pairs)}Connection: keep-alive\r\n\r\n`;
+    const text = `${method} ${url} HTTP/1.1\r\n${safeLines(headers)}Connection: keep-alive\r\n\r\n`;
+    const begin = (bytes: Buffer): boolean =>
+      this.slot.begin({
+        method,
+        bytes,
+        isRepeatable: isRepeatable(method, body.kind !== "none"),
+        client: { socket, address: extra.clientAddress },
+      });
     this.#exchange = exchange;
-    this.slot.begin({
-      method,
-      bytes: Buffer.from(text, "latin1"),
-      isRepeatable: isRepeatable(method, false),
-      client: { socket, address: exchange.extra.clientAddress },
+    if (body.kind === "none") {
+      begin(Buffer.from(text, "latin1"));
+      return;
+    }
+    const isHeadAwaited = request.headers.expect !== undefined;
+    this.#upload = new Upload(request, body, text, {
+      begin: (bytes) => {
+        const isTaken = begin(bytes);
+        if (isHeadAwaited) response.writeContinue();
+        return isTaken;
+      },
+      write: (bytes) => this.slot.write(bytes),
+      onFailure: exchange.onFailure,
     });
+    this.#upload.start(isHeadAwaited);
   }
 
-  /** @returns whether it can be lent again */
+  /** @param isWhole the answer is. @returns whether it can be lent again */
   end(isWhole: boolean): boolean {
     this.#exchange = undefined;
-    if (isWhole) return this.slot.keep();
+    const isSent = this.#upload?.stop() ?? true;
+    this.#upload = undefined;
+    if (isWhole && isSent) return this.slot.keep();
     this.slot.destroy();
     return false;
+  }
+
+  #onSilence(): void {
+    const exchange = this.#exchange;
+    // The upstream is not to blame where it waits for a body that the client does not send.
+    if (this.#upload?.isMissing === true && !this.slot.isBlocked) exchange?.request.destroy();
+    else {
+      this.slot.timeOut();
+      exchange?.onFailure(upstreamTimeout());
+    }
   }
 
   #pass(...[head, content, isEnd, done]: Parameters<LinkOwner["onPart"]>): void {

@@ -150,7 +150,9 @@ export class UpstreamLink {
   /** It waits for the next exchange, and nothing speaks against one. */
   get isFree(): boolean {
     const isCurrent = this.#tlsVersion === this.upstream.tlsVersion;
-    return isCurrent && !this.#isBusy && this.#keepAlive && this.#socket?.writable === true;
+    if (!isCurrent || this.#isBusy || !this.#keepAlive) return false;
+    // Of an upstream that answered before it had taken the whole body, nobody knows whether it ever will.
+    return this.#socket?.writable === true && this.#socket.writableLength === 0;
   }
 
   get isConnected(): boolean {

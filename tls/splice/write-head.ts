@@ -98,9 +98,20 @@ function linesOf(headers: readonly string[]): string {
 /** @throws TypeError where a value could end its line */
 export function addedLines(headers: Headers): string {
   let text = "";
-  for (const [name, value] of headers) {
-    if (UNSAFE.test(value)) throw new TypeError(`a value of ${name} cannot be in a head`);
-    text += `${name}: ${value}\r\n`;
+  for (const [name, value] of headers) text += safeLine(name, value);
+  return text;
+}
+
+/** @param headers name, value, name, value. @throws TypeError where a value could end its line */
+export function safeLines(headers: readonly string[]): string {
+  let text = "";
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    text += safeLine(headers[i] ?? "", headers[i + 1] ?? "");
   }
   return text;
+}
+
+function safeLine(name: string, value: string): string {
+  if (UNSAFE.test(value)) throw new TypeError(`a value of ${name} cannot be in a head`);
+  return `${name}: ${value}\r\n`;
 }

@@ -252,14 +252,16 @@ describe("where one side gives up", () => {
     client.socket.destroy();
   });
 
-  test("a stream that ends since it was closed, behind an answer that was out, is no end of its request", async () => {
-    // What node:http2 shows then: closed, not aborted, and an end all the same.
+  /** What node:http2 shows: a stream with these properties, and an end that is no end. */
+  const requestOn = (properties: object): { request: Http2Request; stream: Readable } => {
     const stream = Object.assign(new Readable({ read: () => undefined }), {
       endAfterHeaders: false,
       aborted: false,
       state: {},
     });
-    Object.defineProperty(stream, "closed", { value: true });
+    for (const [name, value] of Object.entries(properties)) {
+      Object.defineProperty(stream, name, { value });
+    }
     const requestHead = { method: "POST", url: "/", rawHeaders: [], headers: {}, isTunnel: false };
     const request = new Http2Request(
       stream as unknown as ServerHttp2Stream,
@@ -267,6 +269,12 @@ describe("where one side gives up", () => {
       requestHead,
       () => undefined,
     );
+    return { request, stream };
+  };
+
+  test("a stream that ends since it was closed, behind an answer that was out, is no end of its request", async () => {
+    // Not aborted, and an end all the same.
+    const { request, stream } = requestOn({ closed: true });
     const ends: string[] = [];
     for (const name of ["end", "aborted"]) request.once(name, () => ends.push(name));
     request.resume();
@@ -274,6 +282,21 @@ describe("where one side gives up", () => {
     stream.push(null);
     await new Promise<void>((resolve) => request.once("close", () => resolve()));
     expect(ends).toStrictEqual(["aborted"]);
+  });
+
+  test("a request of which the rest is let go has no end, be it whole", async () => {
+    const { request, stream } = requestOn({ state: { remoteClose: 1 } });
+    const seenOf: string[] = [];
+    request.once("end", () => seenOf.push("end")).once("aborted", () => seenOf.push("aborted"));
+    request.on("data", (chunk: Buffer) => seenOf.push(chunk.toString()));
+    stream.push("part");
+    await vi.waitFor(() => expect(seenOf).toStrictEqual(["part"]));
+    expect(request.complete).toBe(true);
+    request.discard();
+    stream.push("rest");
+    stream.push(null);
+    await new Promise<void>((resolve) => request.once("close", () => resolve()));
+    expect(seenOf).toStrictEqual(["part", "aborted"]);
   });
 
   test("uploads that nobody reads leave room for others", async () => {
