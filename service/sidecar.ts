@@ -37,11 +37,13 @@ export interface SidecarDeps {
   readonly log: Log;
   /** Of the public listener, where its socket is open already. */
   readonly listenFd?: number | undefined;
+  /** Of `listen.http`, in the same way. */
+  readonly plainFd?: number | undefined;
 }
 
 /** What every part of the composition shares. */
 export interface Composition
-  extends Omit<SidecarDeps, "listenFd">, Pick<SidecarState, "secrets" | "tokenCrypto"> {
+  extends Omit<SidecarDeps, "listenFd" | "plainFd">, Pick<SidecarState, "secrets" | "tokenCrypto"> {
   readonly config: Config;
   readonly metrics: Metrics;
   readonly app: FastifyInstance;
@@ -120,7 +122,7 @@ async function start(
     ready = false;
     await listener.drain(config.limits.drainSeconds * 1_000);
   });
-  await openPlainHttp(composition, acme?.keyAuthorization);
+  await openPlainHttp(composition, acme?.keyAuthorization, deps.plainFd);
   acme?.start(tlsFiles.reload);
   return {
     port,

@@ -4,7 +4,14 @@
  * connection ends.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import { type AddressCounter, checkRequestHead, createAddressCounter } from "../../tls/index.ts";
+import { Server as NetServer } from "node:net";
+import {
+  type AddressCounter,
+  checkRequestHead,
+  createAddressCounter,
+  type ListenAt,
+} from "../../tls/index.ts";
+import { StileError } from "../../wire/index.ts";
 import type { PlainHttpConfig } from "../config/index.ts";
 import { trustedNetworks } from "../front.ts";
 import type { Composition } from "../sidecar.ts";
@@ -31,10 +38,13 @@ export interface PlainListenerOptions {
   readonly isSharedAddress: (address: string) => boolean;
   /** From the connection to the end of its one request, and of silence. */
   readonly requestMs: number;
+  /** How long the end waits for requests that are on their way. */
+  readonly drainMs: number;
 }
 
 export interface PlainListener {
   readonly port: number;
+  /** Accepts nothing more; a request that is on its way has a moment to come and be answered. */
   readonly close: () => Promise<void>;
 }
 
@@ -42,16 +52,27 @@ const CHALLENGE_PREFIX = "/.well-known/acme-challenge/";
 const REQUEST_MS = 5_000;
 /** How often Node looks at the time limit: its resolution. */
 const CHECK_MS = 500;
+/** The state's next keeper waits for it: a round trip, and no longer. */
+const DRAIN_MS = 500;
 const MAX_HEADER_BYTES = 8_192;
 const MAX_HEADERS = 50;
 
-/** `listen.http`, where it is set. */
+/**
+ * `listen.http`, where it is set.
+ * @param fd of its socket, where that is open already
+ * @throws `SERVICE_CONFIG_INVALID` where it is open, and nobody would answer
+ */
 export async function openPlainHttp(
   { config, metrics, onClose, proxies }: Composition,
   keyAuthorization: PlainListenerOptions["keyAuthorization"],
+  fd: number | undefined,
 ): Promise<void> {
   const { edge, listen, publicUrl } = config;
-  if (listen.http === undefined) return;
+  if (listen.http === undefined) {
+    if (fd === undefined) return;
+    const message = "socket activation: a socket with FileDescriptorName=http needs listen.http";
+    throw new StileError("SERVICE_CONFIG_INVALID", message);
+  }
   const passingOn = trustedNetworks(config, "proxyProtocol");
   const listener = await startPlainListener(
     {
@@ -63,15 +84,16 @@ export async function openPlainHttp(
       // No PROXY header is read here: behind such a proxy, too, are many.
       isSharedAddress: (address) => proxies.isTrusted(address) || passingOn.isTrusted(address),
       requestMs: REQUEST_MS,
+      drainMs: DRAIN_MS,
     },
-    listen.http,
+    fd === undefined ? listen.http : { fd },
   );
   onClose(() => listener.close());
 }
 
 export async function startPlainListener(
   options: PlainListenerOptions,
-  at: { readonly host: string; readonly port: number },
+  at: ListenAt,
 ): Promise<PlainListener> {
   const answer = answerer(options);
   const server = createServer({
@@ -89,11 +111,18 @@ export async function startPlainListener(
   server.setTimeout(options.requestMs, (socket) => socket.destroy());
   for (const event of ["request", "checkContinue", "checkExpectation"]) server.on(event, answer);
   const port = await listening(server, at);
-  const close = (): Promise<void> =>
-    new Promise((resolve) => {
-      server.close(() => resolve());
-      server.closeAllConnections();
+  const close = async (): Promise<void> => {
+    // What has arrived by then is read first.
+    const cut = (): unknown => setImmediate(() => server.closeAllConnections());
+    const timer = setTimeout(cut, options.drainMs);
+    await new Promise<void>((resolve) => {
+      // Not by node:http's own close(), which cuts a connection whose request is on its way.
+      NetServer.prototype.close.call(server, () => resolve());
     });
+    clearTimeout(timer);
+    // Of node:http there is only the timer left.
+    server.close();
+  };
   return { port, close };
 }
 
@@ -122,16 +151,14 @@ function limitConnections(server: Server, options: PlainListenerOptions): void {
   });
 }
 
-function listening(
-  server: Server,
-  at: { readonly host: string; readonly port: number },
-): Promise<number> {
+function listening(server: Server, at: ListenAt): Promise<number> {
   return new Promise((resolve, reject) => {
     server.once("error", reject);
-    server.listen(at.port, at.host, () => {
+    server.listen("fd" in at ? at : { host: at.host, port: at.port }, () => {
       server.off("error", reject);
       const address = server.address();
-      resolve(typeof address === "object" && address !== null ? address.port : at.port);
+      // A socket that somebody else has opened may be a Unix one.
+      resolve(typeof address === "object" && address !== null ? address.port : 0);
     });
   });
 }

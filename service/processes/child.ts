@@ -6,8 +6,8 @@ import { withoutSystemd } from "./systemd.ts";
 
 export interface ChildOptions {
   readonly start: StartMessage;
-  /** Of the public listener; a keeper has none. */
-  readonly listenFd?: number;
+  /** Of the public listener, or, of a keeper, of `listen.http`. */
+  readonly socketFd?: number | undefined;
   readonly monotonicMs: () => number;
 }
 
@@ -35,11 +35,11 @@ export class Child {
   #isLeaving = false;
   #reason: ExitReason = "crash";
 
-  constructor({ listenFd, monotonicMs, start }: ChildOptions) {
+  constructor({ socketFd, monotonicMs, start }: ChildOptions) {
     this.role = start.role;
     this.#monotonicMs = monotonicMs;
     this.startedMs = monotonicMs();
-    const socket = listenFd === undefined ? [] : [listenFd];
+    const socket = socketFd === undefined ? [] : [socketFd];
     this.#process = fork(SCRIPTS[start.role], [], {
       stdio: ["ignore", "inherit", "inherit", "ipc", ...socket],
       env: withoutSystemd(process.env),

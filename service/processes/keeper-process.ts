@@ -3,15 +3,17 @@ import { StileError } from "../../wire/index.ts";
 import { createLog } from "../log.ts";
 import { runChild } from "./child-process.ts";
 import { type Keeper, startKeeper } from "./keeper.ts";
+import { SOCKET_FD } from "./messages.ts";
 import { logOf } from "./process-log.ts";
 
-runChild(({ config, linkKey }) => {
+runChild(({ config, hasSocket, linkKey }) => {
   const log = logOf(createLog(config.log.level), "keeper");
   let keeper: Keeper | undefined;
   return Promise.resolve({
     log,
     open: async () => {
-      keeper = await startKeeper(config, { clock: Date.now, log, linkKey });
+      const plainFd = hasSocket ? SOCKET_FD : undefined;
+      keeper = await startKeeper(config, { clock: Date.now, log, linkKey, plainFd });
       return {};
     },
     leave: async (deadlineMs) => keeper?.leave(deadlineMs),

@@ -29,6 +29,8 @@ export interface KeeperDeps {
   readonly log: Log;
   /** Hexadecimal; workers show it. */
   readonly linkKey: string;
+  /** Of `listen.http`, where its socket is open already. */
+  readonly plainFd?: number | undefined;
 }
 
 export interface Keeper {
@@ -105,7 +107,7 @@ async function start(
   await listenForWorkers(composition, { path: paths.http, key: deps.linkKey, onClose });
   // Last: a worker that has the facts may ask anything.
   await links.listen();
-  await openPlainHttp(composition, acme?.keyAuthorization);
+  await openPlainHttp(composition, acme?.keyAuthorization, deps.plainFd);
   // Workers find what is issued where they look for it, within tls.reloadSeconds.
   acme?.start(() => undefined);
   return { hear: status.hear, links };

@@ -2,12 +2,17 @@
 import type { Config } from "../config/index.ts";
 import type { ErrorCode } from "../../wire/index.ts";
 
+/** In a child, behind the standard streams and the channel to the supervisor. */
+export const SOCKET_FD = 4;
+
 /** What every child is told first. */
 export interface StartMessage {
   readonly kind: "start";
   readonly role: "keeper" | "worker";
   /** Of a worker: names it to the keeper. */
   readonly id: number;
+  /** {@link SOCKET_FD} is a socket that it is to listen on. */
+  readonly hasSocket: boolean;
   readonly config: Config;
   /** Hexadecimal: shown by a worker to the keeper, so that each knows that the other is the supervisor's. */
   readonly linkKey: string;

@@ -4,9 +4,9 @@ import { StileError } from "../../wire/index.ts";
 import type { Log } from "../log.ts";
 import { bindPublicSocket } from "./listening-socket.ts";
 import { logOf } from "./process-log.ts";
-import { stopSignal, systemdOf } from "./single.ts";
+import { activatedFields, stopSignal, systemdOf } from "./single.ts";
 import { Supervisor } from "./supervisor.ts";
-import { activatedSocket } from "./systemd.ts";
+import { activatedSockets } from "./systemd.ts";
 
 export interface SeveralOptions {
   readonly config: Config;
@@ -19,19 +19,20 @@ export interface SeveralOptions {
 export async function runSeveral({ config, log: lines, reload }: SeveralOptions): Promise<void> {
   const log = logOf(lines, "supervisor");
   const systemd = systemdOf(log);
-  const activated = activatedSocket(process.env, process.pid);
-  const listenFd = activated ?? (await bindPublicSocket(config.listen));
+  const activated = activatedSockets(process.env, process.pid);
+  const listenFd = activated.listenFd ?? (await bindPublicSocket(config.listen));
   const hopeless = Promise.withResolvers<"hopeless">();
   const supervisor = new Supervisor(config, {
     log,
     listenFd,
+    plainFd: activated.plainFd,
     clock: Date.now,
     monotonicMs: () => performance.now(),
     onHopeless: () => hopeless.resolve("hopeless"),
   });
   const stopped = stopSignal();
   const port = await supervisor.start();
-  log.write("info", "started", { port, activated: activated !== undefined });
+  log.write("info", "started", { port, ...activatedFields(activated) });
   const replace = async (everything: boolean): Promise<void> => {
     systemd.reloading();
     await supervisor.reload(reload, everything);

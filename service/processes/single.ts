@@ -7,7 +7,12 @@ import type { Config } from "../config/index.ts";
 import type { Log } from "../log.ts";
 import { type Sidecar, startSidecar } from "../sidecar.ts";
 import { changedSettings, reloadFault } from "./settings.ts";
-import { activatedSocket, connectSystemd, type Systemd } from "./systemd.ts";
+import {
+  type ActivatedSockets,
+  activatedSockets,
+  connectSystemd,
+  type Systemd,
+} from "./systemd.ts";
 
 export interface SingleOptions {
   readonly config: Config;
@@ -19,9 +24,9 @@ export interface SingleOptions {
 
 export async function runSingle({ config, log, reload, started }: SingleOptions): Promise<void> {
   const systemd = systemdOf(log);
-  const listenFd = activatedSocket(process.env, process.pid);
-  const sidecar = await startSidecar(config, { clock: Date.now, log, listenFd });
-  log.write("info", "started", { port: sidecar.port, activated: listenFd !== undefined });
+  const sockets = activatedSockets(process.env, process.pid);
+  const sidecar = await startSidecar(config, { clock: Date.now, log, ...sockets });
+  log.write("info", "started", { port: sidecar.port, ...activatedFields(sockets) });
   started(sidecar);
   const beat = watch(systemd);
   process.on("SIGHUP", () => {
@@ -46,6 +51,14 @@ export function systemdOf(log: Log): Systemd {
     monotonicNs: () => process.hrtime.bigint(),
     onFailure: () => log.write("warn", "systemd.unreachable"),
   });
+}
+
+/** Of the line that says that it has started. */
+export function activatedFields({ listenFd, plainFd }: ActivatedSockets): {
+  readonly activated: boolean;
+  readonly plainActivated: boolean;
+} {
+  return { activated: listenFd !== undefined, plainActivated: plainFd !== undefined };
 }
 
 /** Until the first SIGTERM or SIGINT. */

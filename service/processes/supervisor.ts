@@ -22,6 +22,8 @@ export interface SupervisorDeps {
   readonly log: Log;
   /** Of the public listener. */
   readonly listenFd: number;
+  /** Of `listen.http`, where it is open already; without it, the keeper opens it. */
+  readonly plainFd?: number | undefined;
   /** Unix milliseconds. */
   readonly clock: () => number;
   readonly monotonicMs: () => number;
@@ -206,17 +208,20 @@ export class Supervisor {
   }
 
   #fork(role: "keeper" | "worker", config: Config, ticketKeys = this.#ticketKeys): Child {
-    const { listenFd, monotonicMs } = this.#deps;
+    const { listenFd, monotonicMs, plainFd } = this.#deps;
     this.#lastId += 1;
     const start = { kind: "start", role, id: this.#lastId, linkKey: this.#linkKey } as const;
-    if (role === "keeper")
-      return new Child({ start: { ...start, config: keeperConfig(config) }, monotonicMs });
+    if (role === "keeper") {
+      const hasSocket = plainFd !== undefined;
+      const keeperStart = { ...start, hasSocket, config: keeperConfig(config) };
+      return new Child({ start: keeperStart, socketFd: plainFd, monotonicMs });
+    }
     const ticketKey = ticketKeys && {
       ticketKey: Buffer.from(ticketKeys.current()).toString("hex"),
     };
     return new Child({
-      start: { ...start, ...ticketKey, config: workerConfig(config) },
-      listenFd,
+      start: { ...start, ...ticketKey, hasSocket: true, config: workerConfig(config) },
+      socketFd: listenFd,
       monotonicMs,
     });
   }

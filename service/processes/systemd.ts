@@ -62,23 +62,44 @@ function watchdogMsOf({ environment, pid }: SystemdOptions): number | undefined 
 const FIRST_LISTEN_FD = 3;
 /** `FileDescriptorName=` of the public listener; needed only where the unit has several sockets. */
 const PUBLIC_NAME = "public";
+/** `FileDescriptorName=` of `listen.http`. */
+const PLAIN_NAME = "http";
+
+/** Descriptors of sockets that systemd has opened. */
+export interface ActivatedSockets {
+  readonly listenFd?: number;
+  /** Of `listen.http`. */
+  readonly plainFd?: number;
+}
 
 /**
- * The descriptor of the public listener, where systemd has opened it (sd_listen_fds(3)).
- * @throws `SERVICE_CONFIG_INVALID` where it is not said which of several it is
+ * What systemd has opened (sd_listen_fds(3)); sockets with other names are not for us.
+ * @throws `SERVICE_CONFIG_INVALID` where it is not said which of several the public one is, or two have one name
  */
-export function activatedSocket(environment: Environment, pid: number): number | undefined {
-  if (Number(environment["LISTEN_PID"] ?? "") !== pid) return undefined;
+export function activatedSockets(environment: Environment, pid: number): ActivatedSockets {
+  if (Number(environment["LISTEN_PID"] ?? "") !== pid) return {};
   const count = Number(environment["LISTEN_FDS"] ?? "");
-  if (!Number.isSafeInteger(count) || count < 1) return undefined;
-  if (count === 1) return FIRST_LISTEN_FD;
-  const names = (environment["LISTEN_FDNAMES"] ?? "").split(":");
-  const index = names.indexOf(PUBLIC_NAME);
-  if (index < 0 || index >= count || names.lastIndexOf(PUBLIC_NAME) !== index) {
-    const message = "socket activation: expected one socket, or one with FileDescriptorName=public";
-    throw new StileError("SERVICE_CONFIG_INVALID", message);
+  if (!Number.isSafeInteger(count) || count < 1) return {};
+  const names = (environment["LISTEN_FDNAMES"] ?? "").split(":").slice(0, count);
+  const indexOf = (name: string): number | undefined => {
+    const index = names.indexOf(name);
+    if (names.lastIndexOf(name) === index) return index < 0 ? undefined : index;
+    throw invalid(`expected one socket with FileDescriptorName=${name}`);
+  };
+  const plain = indexOf(PLAIN_NAME);
+  const first = count === 1 && plain === undefined ? 0 : undefined;
+  const listener = indexOf(PUBLIC_NAME) ?? first;
+  if (listener === undefined && count > 1) {
+    throw invalid("expected one socket, or one with FileDescriptorName=public");
   }
-  return FIRST_LISTEN_FD + index;
+  return {
+    ...(listener === undefined ? {} : { listenFd: FIRST_LISTEN_FD + listener }),
+    ...(plain === undefined ? {} : { plainFd: FIRST_LISTEN_FD + plain }),
+  };
+}
+
+function invalid(message: string): StileError {
+  return new StileError("SERVICE_CONFIG_INVALID", `socket activation: ${message}`);
 }
 
 /** What a child must not take for its own. */

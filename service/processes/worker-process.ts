@@ -1,12 +1,11 @@
-/** The process of a worker: `service/processes/supervisor.ts` starts it with the public socket at descriptor 4. */
+/** The process of a worker: `service/processes/supervisor.ts` starts it with the public socket. */
 import type { TicketKeySource } from "../../tls/index.ts";
 import { createLog } from "../log.ts";
 import { runChild } from "./child-process.ts";
+import { SOCKET_FD } from "./messages.ts";
 import { logOf } from "./process-log.ts";
 import { loadWorker } from "./worker.ts";
 
-/** Behind the standard streams and the channel to the supervisor. */
-const LISTEN_FD = 4;
 /** The supervisor replaces a worker that ends by itself. */
 const OUTDATED = 3;
 
@@ -27,7 +26,7 @@ runChild(async ({ config, id, linkKey, ticketKey }) => {
   });
   return {
     log,
-    open: () => worker.open(LISTEN_FD),
+    open: () => worker.open(SOCKET_FD),
     leave: worker.leave,
     hear: (message) => {
       if (message.kind === "reload-files") worker.reloadFiles();

@@ -8,13 +8,15 @@ import { exchange } from "../../service/agent/exchange.ts";
 import { type DemoUpstream, startDemoUpstream } from "../../service/dev/demo-upstream.ts";
 import { bindPublicSocket } from "../../service/processes/listening-socket.ts";
 import {
-  activatedSocket,
+  activatedSockets,
   connectSystemd,
   withoutSystemd,
 } from "../../service/processes/systemd.ts";
 import { startLoad } from "../support/process-load.ts";
 import { rawGet } from "../support/raw-client.ts";
 import { codeOf } from "../support/reject.ts";
+import { freePort } from "../support/free-port.ts";
+import { connectPlain, readAll } from "../support/tls-edge.ts";
 import {
   prepareServe,
   type ServeChild,
@@ -118,18 +120,29 @@ describe("sockets that are open already", () => {
   const open = { LISTEN_PID: "7", LISTEN_FDS: "1" };
 
   it("is the only one, or the one named public, and only for the process that is meant", () => {
-    expect(activatedSocket(open, 7)).toBe(3);
-    expect(activatedSocket(open, 8)).toBeUndefined();
-    expect(activatedSocket({}, 7)).toBeUndefined();
+    expect(activatedSockets(open, 7)).toEqual({ listenFd: 3 });
+    expect(activatedSockets({ ...open, LISTEN_FDNAMES: "stile.socket" }, 7)).toEqual({
+      listenFd: 3,
+    });
+    expect(activatedSockets(open, 8)).toEqual({});
+    expect(activatedSockets({}, 7)).toEqual({});
     const several = { ...open, LISTEN_FDS: "3", LISTEN_FDNAMES: "other:public:more" };
-    expect(activatedSocket(several, 7)).toBe(4);
+    expect(activatedSockets(several, 7)).toEqual({ listenFd: 4 });
+  });
+
+  it("is that of plain HTTP where it is named http, alone or beside the public one", () => {
+    expect(activatedSockets({ ...open, LISTEN_FDNAMES: "http" }, 7)).toEqual({ plainFd: 3 });
+    const two = (names: string): object =>
+      activatedSockets({ ...open, LISTEN_FDS: "2", LISTEN_FDNAMES: names }, 7);
+    expect(two("http:public")).toEqual({ listenFd: 4, plainFd: 3 });
+    expect(two("public:http")).toEqual({ listenFd: 3, plainFd: 4 });
   });
 
   it("rejects several that nothing tells apart", () => {
-    for (const names of ["a:b", "public:public", "a:b:public", ""]) {
+    for (const names of ["a:b", "public:public", "a:b:public", "", "http:b", "http:http"]) {
       const several = { ...open, LISTEN_FDS: "2", LISTEN_FDNAMES: names };
       expect(
-        codeOf(() => activatedSocket(several, 7)),
+        codeOf(() => activatedSockets(several, 7)),
         names,
       ).toBe("SERVICE_CONFIG_INVALID");
     }
@@ -144,9 +157,17 @@ describe("sockets that are open already", () => {
 describe("one process", () => {
   let upstream: DemoUpstream;
   let files: ServeFiles;
+  let plainPort: number;
   beforeAll(async () => {
     upstream = await startDemoUpstream();
-    files = await prepareServe(upstream.url);
+    plainPort = await freePort();
+    const http = {
+      host: "127.0.0.1",
+      port: await freePort(),
+      maxConnections: 9,
+      maxConnectionsPerAddress: 9,
+    };
+    files = await prepareServe(upstream.url, {}, { listen: { http } });
   });
   afterAll(async () => {
     files.remove();
@@ -156,7 +177,8 @@ describe("one process", () => {
   it.skipIf(!hasActivate)("serves on systemd's socket, and says how it fares", async () => {
     const address = `@stile-test-${process.pid}`;
     const { next } = await startReceiver(address);
-    const before = ["systemd-socket-activate", "-l", `127.0.0.1:${files.port}`];
+    const before = ["systemd-socket-activate", "--fdname=http:public"];
+    before.push("-l", `127.0.0.1:${plainPort}`, "-l", `127.0.0.1:${files.port}`);
     for (const name of ["NOTIFY_SOCKET", "WATCHDOG_USEC", "PATH"]) before.push("-E", name);
     // The first connection is what starts it, and waits until it is answered.
     const child = startServe(files, { NOTIFY_SOCKET: address, WATCHDOG_USEC: "200000" }, before);
@@ -172,7 +194,14 @@ describe("one process", () => {
         { timeout: 20_000 },
       )
       .toBe(401);
-    expect(await child.event("started")).toMatchObject({ port: files.port, activated: true });
+    expect(await child.event("started")).toMatchObject({
+      port: files.port,
+      activated: true,
+      plainActivated: true,
+    });
+    const plain = await connectPlain(plainPort);
+    plain.write(`GET / HTTP/1.1\r\nHost: ${files.host}\r\n\r\n`);
+    expect(await readAll(plain)).toMatch(/^HTTP\/1\.1 308 /);
     await next(/^READY=1$/);
     await next(/^WATCHDOG=1$/);
     await next(/^WATCHDOG=1$/);
@@ -217,7 +246,7 @@ describe("several processes", () => {
       });
       const fd = await bindPublicSocket(files.config.listen);
       const start = (environment = {}): ServeChild =>
-        startServe(files, environment, ["sh", "-c", ACTIVATED, "sh"], fd);
+        startServe(files, environment, ["sh", "-c", ACTIVATED, "sh"], [fd]);
       const first = start();
       expect(await first.event("started")).toMatchObject({ activated: true });
       const target = { port: files.port, ca: files.ca, host: files.host };
@@ -252,11 +281,11 @@ describe.skipIf(!isThere("systemd-analyze"))("the units of deploy/systemd", () =
   it("are understood by systemd", () => {
     const { stderr, stdout } = spawnSync(
       "systemd-analyze",
-      ["verify", unit("stile.service"), unit("stile.socket")],
+      ["verify", unit("stile.service"), unit("stile.socket"), unit("stile-http.socket")],
       { encoding: "utf8" },
     );
     // Paths of the machine that they are installed on are not there; nothing else may be wrong.
-    const faults = `${stdout}${stderr}`.split("\n").filter((line) => line.includes("stile."));
+    const faults = `${stdout}${stderr}`.split("\n").filter((line) => /stile[.-]/.test(line));
     expect(faults.filter((line) => !line.includes("is not executable"))).toEqual([]);
   });
 

@@ -109,6 +109,7 @@ async function startClient(
         limits: { maxConnections: 100, maxConnectionsPerAddress: 100 },
         isSharedAddress: () => false,
         requestMs: 5_000,
+        drainMs: 1,
       },
       at,
     );

@@ -44,6 +44,7 @@ describe("plain HTTP", () => {
         isSharedAddress: (address) => address === SHARED,
         // None within a test: what is freed is freed by its end.
         requestMs: 60_000,
+        drainMs: 1,
       },
       { host: "127.0.0.1", port: 0 },
     );
@@ -77,6 +78,50 @@ describe("plain HTTP", () => {
     expect(cut).toEqual(["all", "all"]);
     held[0]?.destroy();
     await expect.poll(() => statusFrom("127.0.0.1")).toBe("308");
+  });
+});
+
+describe("plain HTTP that ends", () => {
+  const startEnding = (drainMs: number): Promise<PlainListener> =>
+    startPlainListener(
+      {
+        hosts: ["shop.example"],
+        observe: () => undefined,
+        onRefused: () => undefined,
+        limits: { maxConnections: MAX, maxConnectionsPerAddress: MAX },
+        isSharedAddress: () => false,
+        requestMs: 60_000,
+        drainMs,
+      },
+      { host: "127.0.0.1", port: 0 },
+    );
+
+  /** One that is accepted: one that came later was answered. */
+  async function accepted(port: number): Promise<Socket> {
+    const socket = await connectFrom("127.0.0.1", port);
+    const later = await connectFrom("127.0.0.1", port);
+    const answer = readAll(later);
+    later.write(`${HALF}\r\n`);
+    expect(statusOf(await answer)).toBe("308");
+    return socket;
+  }
+
+  it("answers a request that is on its way", async () => {
+    const ending = await startEnding(60_000);
+    const socket = await accepted(ending.port);
+    const answer = readAll(socket);
+    socket.write(HALF);
+    const closed = ending.close();
+    socket.write("\r\n");
+    expect(statusOf(await answer)).toBe("308");
+    await closed;
+  });
+
+  it("cuts who says nothing", async () => {
+    const ending = await startEnding(1);
+    const answer = readAll(await accepted(ending.port));
+    await ending.close();
+    expect(await answer).toBe("");
   });
 });
 

@@ -26,6 +26,7 @@ beforeAll(async () => {
       limits: { maxConnections: 100, maxConnectionsPerAddress: 100 },
       isSharedAddress: () => false,
       requestMs: 300,
+      drainMs: 1,
     },
     { host: "127.0.0.1", port: 0 },
   );

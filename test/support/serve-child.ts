@@ -84,20 +84,20 @@ export async function prepareServe(
 
 /**
  * @param before words of a program that starts it
- * @param listenFd what becomes its descriptor 3
+ * @param listenFds what become its descriptors from 3 on
  */
 export function startServe(
   files: ServeFiles,
   environment: Readonly<Record<string, string>> = {},
   before: readonly string[] = [],
-  listenFd?: number,
+  listenFds: readonly number[] = [],
 ): ServeChild {
   const words = [process.execPath, "service/cli/main.ts", "serve", "--config", files.configFile];
   const [program = "", ...args] = [...before, ...words];
   const child = spawn(program, args, {
     cwd: root,
     env: { ...process.env, ...NO_SETTINGS, ...environment },
-    stdio: ["ignore", "pipe", "pipe", ...(listenFd === undefined ? [] : [listenFd])],
+    stdio: ["ignore", "pipe", "pipe", ...listenFds],
   });
   let errors = "";
   child.stderr?.on("data", (chunk: Buffer) => {
