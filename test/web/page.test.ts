@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createPageRenderer } from "../../service/web/page.ts";
 import { loadPageAssets } from "../../service/web/assets.ts";
 import { chooseLanguage, LANGUAGES, textsOf } from "../../service/web/texts.ts";
+import { startSidecar } from "../../service/sidecar.ts";
 import { codeOf } from "../support/reject.ts";
 import { startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
 import {
@@ -152,6 +153,33 @@ describe.skipIf(chromiumMissing)("a person in Chromium", () => {
       await isAdmitted(visitor.page);
     }
     await visitor.context.close();
+  });
+
+  it("gets new tokens from an attester that was restarted, without a touch", async () => {
+    const own = await startTestSidecar();
+    const visitor = await newVisitor(browser);
+    const { page } = visitor;
+    const statuses: number[] = [];
+    page.on("response", (answer) => {
+      if (answer.url().endsWith("/token-request")) statuses.push(answer.status());
+    });
+    await page.goto(`${own.url}/first`);
+    await enter(page);
+    expect(statuses).toEqual([200]);
+    await own.sidecar.stop();
+    const log = { write: () => undefined, flush: () => undefined };
+    const next = await startSidecar(own.config, { clock: Date.now, log });
+    for (let i = 0; statuses.length === 1 && i < 11; i += 1) {
+      await forgetClearance(visitor);
+      await page.evaluate("sessionStorage.clear()");
+      await page.goto(`${own.url}/visit-${i}`);
+      await isAdmitted(page);
+    }
+    // Refused with a nonce, and asked again with it (RFC 9449 §8).
+    expect(statuses).toEqual([200, 401, 200]);
+    await visitor.context.close();
+    await next.stop();
+    await own.stop();
   });
 
   it("is not sent away by a token that was spent elsewhere", async () => {
