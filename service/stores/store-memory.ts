@@ -52,12 +52,8 @@ export class StoreMemory {
   }
 
   async load(): Promise<void> {
-    try {
-      this.#remembered = parseRemembered(await readFile(this.#file, "utf8"));
-      this.#savedCount = this.#remembered.all;
-    } catch (error) {
-      if (!hasCode(error, "ENOENT")) throw error;
-    }
+    this.#remembered = await this.#read();
+    this.#savedCount = this.#remembered?.all ?? 0;
   }
 
   /** Whether an identity may be given to a store that has none. */
@@ -121,9 +117,25 @@ export class StoreMemory {
       await this.#write();
   }
 
+  async #read(): Promise<Remembered | undefined> {
+    try {
+      return parseRemembered(await readFile(this.#file, "utf8"));
+    } catch (error) {
+      if (hasCode(error, "ENOENT")) return undefined;
+      throw error;
+    }
+  }
+
   async #write(): Promise<void> {
+    const onDisk = await this.#read();
+    // The operator has decided, and need not wait for this process to end.
+    if (onDisk === undefined) return;
     const known = this.#known();
-    await replaceFileDurably(this.#file, encodeUtf8(JSON.stringify(known)));
+    const isSame = onDisk.identity === known.identity;
+    // A process that ends must not take back what the one after it has found out.
+    const hasForgotten = known.hasForgotten || (isSame && onDisk.hasForgotten);
+    const text = JSON.stringify({ ...known, hasForgotten });
+    await replaceFileDurably(this.#file, encodeUtf8(text));
     this.#savedCount = known.all;
   }
 

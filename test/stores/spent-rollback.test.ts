@@ -1,5 +1,5 @@
 /** A shared store that was emptied, replaced or set back to a backup has forgotten spends: no edge may believe it. */
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Valkey } from "iovalkey";
 import { Client } from "pg";
@@ -157,6 +157,31 @@ describe.each(SHARED)("$name", ({ empty, isMissing, open, start }) => {
       // For those who try things out, as the same store it is.
       const careless = await edgeOn(file, true);
       expect(await spend(careless, 1)).toBe("fresh");
+    },
+  );
+
+  it.skipIf(isMissing)(
+    "is remembered by an edge that ends, unless its file was removed",
+    async () => {
+      const file = join(testFolder(), "a");
+      const all = (): number => (JSON.parse(readFileSync(file, "utf8")) as { all: number }).all;
+      const [first, second] = [await open(on, file), await open(on, file)];
+      expect(await spend(first, 0)).toBe("fresh");
+      await first.close();
+      const before = all();
+      expect(await spend(second, 1)).toBe("fresh");
+      // What a later process has found out is not taken back.
+      writeFileSync(file, readFileSync(file, "utf8").replace("false", "true"));
+      await second.close();
+      expect(all()).toBe(before + 1);
+      await expect(open(on, file)).rejects.toThrow("was set back");
+
+      rmSync(file);
+      const third = await open(on, file);
+      expect(await spend(third, 2)).toBe("fresh");
+      rmSync(file);
+      await third.close();
+      expect(existsSync(file)).toBe(false);
     },
   );
 
