@@ -18,6 +18,7 @@ import { Http2Request } from "./h2/request.ts";
 import { Http2Response } from "./h2/response.ts";
 import { type Http2Exchange, Http2UpstreamPool } from "./h2/upstream-pool.ts";
 import { requestHeadersToForward, responseHeadersToForward } from "./header-hygiene.ts";
+import { passBody } from "./pass-body.ts";
 import { responseTrailers, takesTrailers } from "./trailers.ts";
 import { createReadBuffers } from "./splice/read-buffers.ts";
 import {
@@ -378,7 +379,8 @@ async function passOn(
   if (takesTrailers(request)) {
     answer.once("end", () => response.addTrailers(responseTrailers(answer.rawTrailers)));
   }
-  await pipeline(bodyOfAnswer(answer, request.method), response);
+  const body = bodyOfAnswer(answer, request.method);
+  await (body === answer ? passBody(answer, response) : pipeline(body, response));
 }
 
 function isClientGone(error: unknown, { isLeft, request, response }: Exchange): boolean {
