@@ -9,6 +9,8 @@ const config: ViteUserConfig = defineConfig({
     testTimeout: 30_000,
     hookTimeout: 60_000,
     globalSetup: ["test/support/global-setup.ts"],
+    setupFiles: ["test/support/patient-waits.ts"],
+    expect: { poll: { timeout: 10_000 } },
     coverage: {
       provider: "v8",
       include: ["wire/**", "attest/**", "tokens/**", "tls/**", "service/**", "swtpm/**"],

@@ -250,11 +250,12 @@ describe.skipIf(!hasProgram("haproxy"))("HAProxy before the listener", () => {
           unique-id-format %[uuid()]
           default_backend b
         backend b
-          server s 127.0.0.1:${edge.port} ${sends} check check-send-proxy check-ssl verify none inter 50ms
+          server s 127.0.0.1:${edge.port} ${sends} check check-send-proxy check-ssl verify none inter 50ms fall 1000
         `,
         port,
       );
       closers.unshift(proxy.stop);
+      // Its checks have 50 ms, which a busy machine takes: they do not take the server out.
       expect(await clientOf(port, "127.0.0.2")).toBe("127.0.0.2");
       // Each check is a LOCAL or UNKNOWN header with a whole handshake behind it.
       await vi.waitFor(() =>
