@@ -6,8 +6,9 @@ const config: ViteUserConfig = defineConfig({
     exclude: ["test/nightly/**", "node_modules/**"],
     pool: "forks",
     maxWorkers: 2,
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    // Of the longest, a dozen times what they take alone on the machine.
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
     globalSetup: ["test/support/global-setup.ts"],
     setupFiles: ["test/support/patient-waits.ts"],
     expect: { poll: { timeout: 10_000 } },

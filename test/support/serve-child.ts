@@ -42,7 +42,7 @@ export interface ServeChild {
 }
 
 const root = join(import.meta.dirname, "..", "..");
-const EVENT_MS = 30_000;
+const EVENT_MS = 50_000;
 /** What steers the tests only: the service would refuse it as a setting that it does not know. */
 const NO_SETTINGS = { STILE_GO_INTEROP: undefined, STILE_TEST_GENERAL_PATH: undefined };
 
