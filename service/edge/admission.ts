@@ -45,6 +45,10 @@ export type AdmissionDecision =
       readonly wwwAuthenticate: string;
     };
 
+type Admitted = Extract<AdmissionDecision, { readonly kind: "admitted" }>;
+/** What a clearance is looked for in. */
+type Cleared = Pick<AdmissionRequest, "host" | "cookie">;
+
 export interface AdmissionOptions {
   readonly challenger: Challenger;
   readonly redeemer: Redeemer;
@@ -63,10 +67,10 @@ export interface AdmissionOptions {
 export interface Admission {
   /** @throws `TOKEN_STORE_UNAVAILABLE`, `TOKEN_ISSUER_BUSY` and anything unforeseen: the caller refuses the request */
   readonly decide: (request: AdmissionRequest) => Promise<AdmissionDecision>;
+  /** Where a clearance admits that was verified before: nothing is waited for. */
+  readonly byKnownClearance: (request: Cleared) => Admitted | undefined;
   /** Where a clearance admits: nothing is spent, counted or challenged otherwise. */
-  readonly byClearance: (
-    request: Pick<AdmissionRequest, "host" | "cookie">,
-  ) => Promise<Extract<AdmissionDecision, { kind: "admitted" }> | undefined>;
+  readonly byClearance: (request: Cleared) => Promise<Admitted | undefined>;
   /** The same for a token that did not come in an Authorization header. */
   readonly redeem: (
     request: AdmissionRequest,
@@ -77,8 +81,24 @@ export interface Admission {
 /** RFC 9110 gives no bound; a retry key is a UUID or a digest, so longer ones are ignored. */
 const MAX_IDEMPOTENCY_KEY_CHARS = 255;
 
+function createClearanceCheck({
+  clearance,
+  metrics,
+}: AdmissionOptions): Pick<Admission, "byClearance" | "byKnownClearance"> {
+  function admittedIf(isCleared: boolean): Admitted | undefined {
+    if (!isCleared) return undefined;
+    metrics.admissions.inc("clearance");
+    return { kind: "admitted", by: "clearance" };
+  }
+  return {
+    byKnownClearance: ({ cookie, host }) => admittedIf(clearance.isKnown(host, cookie)),
+    byClearance: async ({ cookie, host }) => admittedIf(await clearance.isValid(host, cookie)),
+  };
+}
+
 export function createAdmission(options: AdmissionOptions): Admission {
   const { metrics } = options;
+  const cleared = createClearanceCheck(options);
 
   async function redeem(
     request: AdmissionRequest,
@@ -109,18 +129,12 @@ export function createAdmission(options: AdmissionOptions): Admission {
     };
   }
 
-  const byClearance: Admission["byClearance"] = async ({ cookie, host }) => {
-    if (!(await options.clearance.isValid(host, cookie))) return undefined;
-    metrics.admissions.inc("clearance");
-    return { kind: "admitted", by: "clearance" };
-  };
-
   return {
     redeem,
-    byClearance,
+    ...cleared,
     decide: async (request) => {
-      const cleared = await byClearance(request);
-      if (cleared !== undefined) return cleared;
+      const admitted = await cleared.byClearance(request);
+      if (admitted !== undefined) return admitted;
       let presented: PresentedToken | undefined;
       try {
         const { authorization } = request;

@@ -40,6 +40,8 @@ export interface Clearance {
    * to one redemption never lengthens it. Undefined where it would have ended, lifetimes are 0 or no key signs.
    */
   readonly grant: (host: string, redeemedAtMs: number) => Promise<GrantedClearance | undefined>;
+  /** The same as `isValid`, of those that were verified before; false where that would have to be done. */
+  readonly isKnown: (host: string, cookieHeader: string | undefined) => boolean;
   /** Whether the Cookie header holds a valid clearance for the host. Never throws: hostile input. */
   readonly isValid: (host: string, cookieHeader: string | undefined) => Promise<boolean>;
 }
@@ -47,7 +49,7 @@ export interface Clearance {
 export function createClearance(options: ClearanceOptions): Clearance {
   return {
     grant: async (host, redeemedAtMs) => grantClearance(options, host, redeemedAtMs),
-    isValid: createVerifier(options),
+    ...createVerifier(options),
   };
 }
 
@@ -74,7 +76,7 @@ function jsonPart(value: Readonly<Record<string, unknown>>): string {
   return encodeBase64Url(encodeUtf8(JSON.stringify(value)));
 }
 
-function createVerifier(options: ClearanceOptions): Clearance["isValid"] {
+function createVerifier(options: ClearanceOptions): Pick<Clearance, "isKnown" | "isValid"> {
   const { clock, keys } = options;
   const remembered = new Map<string, number>();
   // Of a key that was revoked nothing may be remembered; changes are rare.
@@ -86,22 +88,31 @@ function createVerifier(options: ClearanceOptions): Clearance["isValid"] {
     remembered.set(key, expiresAtMs);
   }
 
-  return async (host, cookieHeader) => {
-    const jwt = readClearanceCookie(cookieHeader);
-    if (jwt === undefined) return false;
-    const key = `${host} ${jwt}`;
-    const known = remembered.get(key);
-    if (known !== undefined) {
-      if (known > clock()) return true;
-      remembered.delete(key);
-      return false;
-    }
-    const verified = await verify(options, host, jwt);
-    // Once more: its key may have been revoked while the signature was looked at.
-    const signer = verified && keys.find(verified.kid);
-    if (verified === undefined || signer === undefined) return false;
-    remember(key, Math.min(verified.expiresAtMs, signer.record.destroyAtMs));
-    return true;
+  function isRemembered(key: string): boolean {
+    const expiresAtMs = remembered.get(key);
+    if (expiresAtMs === undefined) return false;
+    if (expiresAtMs > clock()) return true;
+    remembered.delete(key);
+    return false;
+  }
+
+  return {
+    isKnown: (host, cookieHeader) => {
+      const jwt = readClearanceCookie(cookieHeader);
+      return jwt !== undefined && isRemembered(`${host} ${jwt}`);
+    },
+    isValid: async (host, cookieHeader) => {
+      const jwt = readClearanceCookie(cookieHeader);
+      if (jwt === undefined) return false;
+      const key = `${host} ${jwt}`;
+      if (isRemembered(key)) return true;
+      const verified = await verify(options, host, jwt);
+      // Once more: its key may have been revoked while the signature was looked at.
+      const signer = verified && keys.find(verified.kid);
+      if (verified === undefined || signer === undefined) return false;
+      remember(key, Math.min(verified.expiresAtMs, signer.record.destroyAtMs));
+      return true;
+    },
   };
 }
 

@@ -22,7 +22,7 @@ export interface GateOptions {
 }
 
 /**
- * Decides at once where no token and no clearance is looked at.
+ * Decides at once where no token is looked at, and no clearance that was not seen before.
  * @param request asked for only where a token or a clearance decides
  * @throws `SERVICE_REQUEST_BLOCKED`, `SERVICE_PATH_AMBIGUOUS`, `SERVICE_OVERLOADED`, and as `Admission.decide`
  */
@@ -33,7 +33,10 @@ export type Gate = (
 
 type Unproven = Extract<AdmittedBy, "monitor" | "adaptive-open">;
 
-type TokenCheck = (rule: string, request: AdmissionRequest) => Promise<AdmissionDecision>;
+type TokenCheck = (
+  rule: string,
+  request: AdmissionRequest,
+) => AdmissionDecision | Promise<AdmissionDecision>;
 
 /** What rules leave to clearance and token, as the mode has it. */
 function createTokenCheck({ adaptive, admission, metrics, mode }: GateOptions): TokenCheck {
@@ -65,6 +68,9 @@ function createTokenCheck({ adaptive, admission, metrics, mode }: GateOptions): 
   }
 
   return (rule, request) => {
+    // Of a site's requests nearly all, whatever the mode.
+    const cleared = admission.byKnownClearance(request);
+    if (cleared !== undefined) return cleared;
     if (mode === "monitor") return leniently(rule, "monitor", request);
     if (mode === "adaptive" && adaptive?.isOpen(request.host) === true) {
       return leniently(rule, "adaptive-open", request);
@@ -88,7 +94,9 @@ export function createGate(options: GateOptions): Gate {
       return { kind: "admitted", by: "certificate" };
     }
     if (action === "token" || action === "token-or-certificate") {
-      return byToken(rule, request()).then((decision) => withReason(decision, judged));
+      const decision = byToken(rule, request());
+      if (!(decision instanceof Promise)) return decision;
+      return decision.then((made) => withReason(made, judged));
     }
     metrics.ruleVerdicts.inc(rule, action);
     if (action !== "open") throw refusalOf(action);

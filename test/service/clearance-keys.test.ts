@@ -102,8 +102,15 @@ async function grant({ clearance }: Pick<Started, "clearance">): Promise<string>
   return granted.jwt;
 }
 
-function isGood({ clearance }: Pick<Started, "clearance">, jwt: string): Promise<boolean> {
-  return clearance.isValid(HOST, `${CLEARANCE_COOKIE}=${jwt}`);
+async function isGood({ clearance }: Pick<Started, "clearance">, jwt: string): Promise<boolean> {
+  const cookie = `${CLEARANCE_COOKIE}=${jwt}`;
+  const wasKnown = clearance.isKnown(HOST, cookie);
+  const isValid = await clearance.isValid(HOST, cookie);
+  // Nothing is known that is not valid, and what was found valid is known from then on.
+  expect({ wasKnown: wasKnown && isValid, isKnown: clearance.isKnown(HOST, cookie) }).toStrictEqual(
+    { wasKnown, isKnown: isValid },
+  );
+  return isValid;
 }
 
 function kidOf(jwt: string): string {
