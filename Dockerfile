@@ -1,5 +1,5 @@
-# Stile as a container: the official Node (with the security fixes that npm's copy may lack), production
-# dependencies only, no shell needed at run time, nothing written outside the state volume.
+# Stile as a container: the official Node, production dependencies only, no shell needed at run time, nothing
+# written outside the state volume.
 #
 #   docker build -t stile .
 #   docker run --read-only --cap-drop=ALL --security-opt=no-new-privileges \

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type Config, loadConfig } from "../config/index.ts";
 import { createLog } from "../log.ts";
-import { missingSecurityFixes } from "../node-version.ts";
+import { missingFixes } from "../node-version.ts";
 import { runSeveral } from "../processes/several.ts";
 import { runSingle } from "../processes/single.ts";
 import type { Sidecar } from "../sidecar.ts";
@@ -63,7 +63,7 @@ async function run(
   started: (sidecar: Sidecar) => void,
 ): Promise<number> {
   const log = createLog(config.log.level, reload === undefined ? 2 : 1);
-  const warning = missingSecurityFixes(process.versions.node);
+  const warning = missingFixes(process.versions.node);
   if (warning !== undefined) log.write("warn", "node.outdated", { warning });
   if (config.role === "joint") log.write("info", "joint-mode", { warning: JOINT_MODE });
   if (reload !== undefined && config.processes.workers > 0) {

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { configurationDocs } from "../../service/cli/config.ts";
 import { configSchema, loadConfig } from "../../service/config/index.ts";
-import { missingSecurityFixes } from "../../service/node-version.ts";
+import { missingFixes } from "../../service/node-version.ts";
 import { parseLocalListen } from "../../service/http/local-listen.ts";
 import { codeOf } from "../support/reject.ts";
 
@@ -202,11 +202,12 @@ describe("the operator listener's address", () => {
 
 describe("the running Node", () => {
   it("is warned about below the releases with the fixes", () => {
-    expect(missingSecurityFixes("26.10.0")).toContain("26.12.1");
-    expect(missingSecurityFixes("24.22.0")).toContain("24.22.1");
-    expect(missingSecurityFixes("24.22.1")).toBeUndefined();
-    expect(missingSecurityFixes("26.13.0")).toBeUndefined();
-    expect(missingSecurityFixes("28.0.0")).toBeUndefined();
-    expect(missingSecurityFixes("25.9.0")).toContain("no fixes any more");
+    expect(missingFixes(process.versions.node)).toBeUndefined();
+    expect(missingFixes("26.12.1")).toBeUndefined();
+    expect(missingFixes("26.13.0")).toBeUndefined();
+    expect(missingFixes("28.0.0")).toBeUndefined();
+    expect(missingFixes("26.12.0")).toContain("use 26.12.1");
+    expect(missingFixes("26.10.0")).toContain("lacks security fixes");
+    expect(missingFixes("24.22.3")).toContain("use 26.12.1");
   });
 });
