@@ -83,7 +83,13 @@ function main() {
   if (process.env.STILE_SKIP_SETUP !== "1") buildPage(node);
   if (command === null) return;
   const path = `${join(root, "node_modules", ".bin")}:${process.env.PATH ?? ""}`;
-  const env = { ...process.env, PATH: path, TSS2_LOG: process.env.TSS2_LOG ?? "all+NONE" };
+  const env = {
+    // Each process would strip and compile hundreds of modules anew: the tests take a fifth less time with it.
+    NODE_COMPILE_CACHE: join(root, "node_modules", ".cache", "node-compile"),
+    TSS2_LOG: "all+NONE",
+    ...process.env,
+    PATH: path,
+  };
   const child = spawn(node, [...command, ...rest], { stdio: "inherit", cwd: root, env });
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
     process.on(signal, () => child.kill(signal));
