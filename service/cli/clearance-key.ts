@@ -15,8 +15,9 @@ const TIMEOUT_MS = 10_000;
 const KID = /^[A-Za-z0-9_-]{22}$/;
 
 export async function clearanceKeyCommand(args: readonly string[]): Promise<number> {
+  const { kid, others } = withoutKid(args);
   const { positionals, values } = parseArgs({
-    args: [...args],
+    args: others,
     allowPositionals: true,
     options: {
       config: { type: "string" },
@@ -26,7 +27,7 @@ export async function clearanceKeyCommand(args: readonly string[]): Promise<numb
       json: { type: "boolean" },
     },
   });
-  const answer = await askOperator(values, callOf(positionals), TIMEOUT_MS);
+  const answer = await askOperator(values, callOf(positionals, kid), TIMEOUT_MS);
   if (answer.status !== 200) {
     const isElsewhere = answer.status === 404 && positionals[0] !== "revoke";
     const why = isElsewhere ? "the keys of clearances are not this sidecar's" : reasonOf(answer);
@@ -40,11 +41,22 @@ export async function clearanceKeyCommand(args: readonly string[]): Promise<numb
   return 0;
 }
 
-function callOf([verb, kid]: readonly string[]): Parameters<typeof askOperator>[1] {
+/** One in 64 begins as an option does. */
+function withoutKid(args: readonly string[]): { kid: string | undefined; others: string[] } {
+  const at = args.indexOf("revoke") + 1;
+  const kid = at > 0 ? args[at] : undefined;
+  if (kid === undefined || !KID.test(kid)) return { kid: undefined, others: [...args] };
+  return { kid, others: args.filter((_, i) => i !== at) };
+}
+
+function callOf(
+  [verb]: readonly string[],
+  kid: string | undefined,
+): Parameters<typeof askOperator>[1] {
   if (verb === undefined || verb === "list") return { method: "GET", path: "/clearance-keys" };
   if (verb === "rotate") return { method: "POST", path: "/clearance-keys/rotate" };
   if (verb !== "revoke") throw new CliUsageError(`expected: stile ${USAGE}`);
-  if (kid === undefined || !KID.test(kid)) {
+  if (kid === undefined) {
     throw new CliUsageError("expected the identifier of a key, as clearance-key list shows it");
   }
   return { method: "POST", path: `/clearance-keys/${kid}/revoke` };

@@ -104,6 +104,9 @@ describe("the key of clearances", () => {
     expect(await published(target)).not.toContain(key?.kid);
     expect(await statusOf(target, await newCookie(target))).toBe(200);
     expect(await command(operatorAddress, "revoke", key?.kid ?? "")).toMatchObject({ code: 1 });
+    expect(await command(operatorAddress, "revoke", `-${"m".repeat(21)}`)).toMatchObject({
+      code: 1,
+    });
     await expect(command(operatorAddress, "revoke", "../keys")).rejects.toThrow("identifier");
     await expect(command(operatorAddress, "turn")).rejects.toThrow("expected");
   });
