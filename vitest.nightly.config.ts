@@ -12,6 +12,7 @@ const config: ViteUserConfig = mergeConfig(
         "test/e2e/shared-store.test.ts",
         "test/attest/fuzz.test.ts",
         "test/attest/webauthn-enrolment.test.ts",
+        "test/service/fuzz.test.ts",
         "test/service/webauthn.test.ts",
         "test/tls/chaos.test.ts",
         "test/interop/go.test.ts",
@@ -24,6 +25,7 @@ const config: ViteUserConfig = mergeConfig(
       env: {
         CHAOS_SECONDS: "60",
         KILL_ROUNDS: "20",
+        MUTATED_REQUESTS: "10500",
         FUZZ_CASES: "1000000",
         PROCESS_ROUNDS: "5",
         SHARED_TOKENS: "10000",
