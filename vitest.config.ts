@@ -10,7 +10,6 @@ const config: ViteUserConfig = defineConfig({
     testTimeout: 60_000,
     hookTimeout: 120_000,
     globalSetup: ["test/support/global-setup.ts"],
-    setupFiles: ["test/support/patient-waits.ts"],
     expect: { poll: { timeout: 10_000 } },
     coverage: {
       provider: "v8",

@@ -131,8 +131,8 @@ function isSignedBy(basic: pkijs.BasicOCSPResponse, signer: X509Certificate): bo
   const { responderID, tbsView } = basic.tbsResponseData;
   // Clients look for the signer by this name: one that names another would not be found by them.
   if (!isNamed(responderID, signer)) return false;
-  const { algorithmId } = basic.signatureAlgorithm;
-  const signature = basic.signature.valueBlock.valueHexView;
+  const { signature, signatureAlgorithm } = basic;
+  const { algorithmId } = signatureAlgorithm;
   return isSignatureOf({ algorithmId, bytes: tbsView, signature }, signer.publicKey);
 }
 

@@ -1,5 +1,6 @@
 /** Signatures over parts of X.509's structures: certificates' lists and OCSP responses. */
 import { type KeyObject, verify } from "node:crypto";
+import type { BitString } from "asn1js";
 
 /** RFC 8017 appendix A.2.4, RFC 5758 §3.2, RFC 8410 §3. Not SHA-1: OpenSSL's clients refuse it by default. */
 const SIGNATURES: ReadonlyMap<string, readonly [type: string, hash: string | null]> = new Map([
@@ -16,14 +17,17 @@ export interface SignedBytes {
   readonly algorithmId: string;
   /** As they came. */
   readonly bytes: Uint8Array;
-  readonly signature: Uint8Array;
+  readonly signature: BitString;
 }
 
 export function isSignatureOf(
   { algorithmId, bytes, signature }: SignedBytes,
   key: KeyObject,
 ): boolean {
+  const { unusedBits, valueHexView } = signature.valueBlock;
+  // Whole bytes: with a bit left out the same signature would have a second form.
+  if (unusedBits !== 0) return false;
   const [type, hash] = SIGNATURES.get(algorithmId) ?? [];
   if (hash === undefined || key.asymmetricKeyType !== type) return false;
-  return verify(hash, bytes, key, signature);
+  return verify(hash, bytes, key, valueHexView);
 }

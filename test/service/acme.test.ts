@@ -13,7 +13,7 @@ import {
 import { type IncomingMessage, request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { composeAcme, type ComposedAcme } from "../../service/acme/compose.ts";
 import { wantedCertificates } from "../../service/acme/files.ts";
 import type { AcmeConfig, Config } from "../../service/config/index.ts";
@@ -25,6 +25,7 @@ import { es256KeyId } from "../../service/secrets.ts";
 import { type Sidecar, startSidecar } from "../../service/sidecar.ts";
 import { type Pebble, pebbleMissing, startPebble } from "../support/pebble.ts";
 import { connectTls } from "../support/tls-edge.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 const DAY_MS = 86_400_000;
 const EAB_KEY = randomBytes(32).toString("base64url");
@@ -284,7 +285,7 @@ describe.skipIf(pebbleMissing)("tls-alpn-01 at Pebble, in a whole sidecar", () =
       (error: NodeJS.ErrnoException) => error.code ?? String(error),
     );
     expect(["served", "ERR_SSL_TLSV1_UNRECOGNIZED_NAME"]).toContain(await early);
-    await vi.waitFor(
+    await waitFor(
       async () =>
         expect(await readyz(sidecar)).toMatchObject({
           status: "ready",

@@ -1,10 +1,11 @@
 /** Hosts that a sidecar passes through undecrypted: what it counts and writes down. */
 import { once } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
-import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
 import { connectPlain, readAll } from "../support/tls-edge.ts";
 import { helloRecord, nameEntry, serverName } from "../tls/front/hello-builder.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 describe("a sidecar with a host that is passed through", () => {
   const sockets: Socket[] = [];
@@ -39,7 +40,7 @@ describe("a sidecar with a host that is passed through", () => {
     const hello = helloRecord({ extensions: [serverName(nameEntry("secret-name.pass.example"))] });
     socket.write(hello);
     expect(await answer).toBe("not decrypted");
-    await vi.waitFor(() => expect(target.lines.join("")).toContain("passthrough.ended"));
+    await waitFor(() => expect(target.lines.join("")).toContain("passthrough.ended"));
     const line = target.lines.find((text) => text.includes("passthrough.ended")) ?? "";
     expect(JSON.parse(line)).toStrictEqual({
       level: "info",

@@ -21,6 +21,7 @@ export interface Finding {
 const ALLOWED: Readonly<Record<string, RegExp>> = {
   engine_problem: /^No engine or GOST support via engine with your /,
   DNS_CAArecord: /^--$/,
+  sessionresumption_ticket: /^check failed because of connect problem$/,
 };
 
 /** What a report has to say, or it was of another server, or of none. */

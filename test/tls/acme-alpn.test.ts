@@ -5,7 +5,7 @@ import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { createPendingChallenges, type PendingChallenges } from "../../service/acme/challenges.ts";
 import { challengeCertificates, pendingFile, pendingFolder } from "../../service/acme/files.ts";
 import type { AcmeConfig } from "../../service/config/index.ts";
@@ -21,6 +21,7 @@ import {
   type TestEdge,
   type TestUpstream,
 } from "../support/tls-edge.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 const run = promisify(execFile);
 const ACME = ["acme-tls/1"];
@@ -198,9 +199,9 @@ describe("an awaited certificate", () => {
     expect(await shown(edge.port, "localhost")).toMatch(/UNRECOGNIZED_NAME/);
     expect(await shown(edge.port, undefined)).toMatch(/HANDSHAKE_FAILURE/);
     writeFileSync(file, "half of a");
-    await vi.waitFor(() => expect(edge.events).toContain("certificate-reload-failed"));
+    await waitFor(() => expect(edge.events).toContain("certificate-reload-failed"));
     await replaceFileDurably(file, Buffer.from(whole(certificates)));
-    await vi.waitFor(() => expect(edge.events).toContain("certificate-reloaded"));
+    await waitFor(() => expect(edge.events).toContain("certificate-reloaded"));
     expect(await shown(edge.port, "localhost")).toBe("localhost false");
     expect(await shown(edge.port, undefined)).toBe("localhost false");
   });

@@ -4,9 +4,10 @@ import type { IncomingMessage } from "node:http";
 import { request as httpsRequest } from "node:https";
 import { Readable, Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { describe, expect, test, vi } from "vitest";
+import { describe, expect, test } from "vitest";
 import { connectTls, readAll, readUntil } from "../support/tls-edge.ts";
 import { edgeBefore, edgeBeforeRaw, edgeCertificates, talk } from "../support/tls-edges.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 const MIB = 2 ** 20;
 const HOST = "Host: a.example\r\n";
@@ -71,7 +72,7 @@ describe("bodies", () => {
     socket.write(GET);
     socket.pause();
     let last = -1;
-    await vi.waitFor(
+    await waitFor(
       () => {
         const same = written === last;
         last = written;
@@ -95,7 +96,7 @@ describe("bodies", () => {
       if (taken < TOTAL) socket.write(chunk, write);
     };
     write();
-    await vi.waitFor(
+    await waitFor(
       () => {
         const same = taken === last;
         last = taken;
@@ -130,7 +131,7 @@ describe("bodies", () => {
     const answer = await talk(edge, `${start}8\r\n12345678\r\n3\r\n123\r\n0\r\n\r\n`);
     expect(answer).toMatch(/^HTTP\/1.1 413 /);
     expect(edge.codes).toStrictEqual(["TLS_BODY_TOO_LARGE"]);
-    await vi.waitFor(() => expect(ends).not.toContain("whole"));
+    await waitFor(() => expect(ends).not.toContain("whole"));
   });
 
   test("writes 100 Continue only when it forwards, and no Expect to the upstream", async () => {

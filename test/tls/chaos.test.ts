@@ -8,7 +8,7 @@ import type { TLSSocket } from "node:tls";
 import { setTimeout as wait } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import type { Upstreams } from "../../tls/index.ts";
 import { type CuttingRelay, startCuttingRelay } from "../support/cutting-relay.ts";
 import { createRandom, type Random } from "../support/fuzz.ts";
@@ -31,6 +31,7 @@ import {
   upstreamsTo,
 } from "../support/tls-edge.ts";
 import { closeAfterTest, edgeCertificates, edgeTo } from "../support/tls-edges.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 const SECONDS = Number(process.env["CHAOS_SECONDS"] ?? "2");
 /** Where it is long, memory shows as well. */
@@ -155,7 +156,7 @@ test.each(WAYS)(
     await Promise.all(running);
     calm();
     const underWay = (): number[] => upstreams.all.map((upstream) => upstream.underWay);
-    await vi.waitFor(() => expect(underWay()).toStrictEqual([0, 0]), { timeout: 8_000 });
+    await waitFor(() => expect(underWay()).toStrictEqual([0, 0]), { timeout: 8_000 });
     if (SECONDS >= LONG_SECONDS) heap.push(heapBytes());
 
     expect(marked.faults).toStrictEqual([]);
@@ -187,12 +188,12 @@ async function expectFullCapacity(edge: TestEdge, held: ServerResponse[]): Promi
   const { ca } = edgeCertificates();
   const answers: Promise<string>[] = [];
   // The last of before may be on their way out.
-  const sockets = await vi.waitFor(() => openAll(edge.port, ca), { timeout: 8_000 });
+  const sockets = await waitFor(() => openAll(edge.port, ca), { timeout: 8_000 });
   for (const socket of sockets.slice(0, MAX_UNDER_WAY)) {
     answers.push(readUntil(socket, "late"));
     socket.write("GET /1/held HTTP/1.1\r\nHost: a.example\r\nX-Id: 1\r\nX-Method: GET\r\n\r\n");
   }
-  await vi.waitFor(() => expect(held).toHaveLength(MAX_UNDER_WAY), { timeout: 8_000 });
+  await waitFor(() => expect(held).toHaveLength(MAX_UNDER_WAY), { timeout: 8_000 });
   const [last] = sockets.slice(-1);
   const refused = last === undefined ? "" : readUntil(last, "TLS_UPSTREAM_BUSY");
   last?.write("GET /1/held HTTP/1.1\r\nHost: a.example\r\nX-Id: 1\r\nX-Method: GET\r\n\r\n");

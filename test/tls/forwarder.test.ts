@@ -9,7 +9,7 @@ import {
 import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { describe, expect, test, vi } from "vitest";
+import { describe, expect, test } from "vitest";
 import { parseUpstream } from "../../tls/index.ts";
 import { connectTls } from "../support/tls-edge.ts";
 import {
@@ -22,6 +22,7 @@ import {
   listenOn,
   talk,
 } from "../support/tls-edges.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 /** What is about connections that clients share: the fast path has none (test/tls/splice). */
 const general = { fastPath: false } as const;
@@ -234,7 +235,7 @@ describe("failures", () => {
     const answer = await talk(edge, GET);
     expect(answer).toMatch(/^HTTP\/1.1 200 OK\r\nContent-Length: 100\r\n/);
     expect(bodyOf(answer)).toBe("part");
-    await vi.waitFor(() => expect(edge.codes).toHaveLength(1));
+    await waitFor(() => expect(edge.codes).toHaveLength(1));
   });
 
   test("ends the upstream request when the client goes away", async () => {
@@ -245,9 +246,9 @@ describe("failures", () => {
     });
     const socket = await connectTls(edge.port, edgeCertificates().ca);
     socket.write(GET);
-    await vi.waitFor(() => expect(reached).toBe(true));
+    await waitFor(() => expect(reached).toBe(true));
     socket.destroy();
-    await vi.waitFor(() => expect(ended).toBe(true));
+    await waitFor(() => expect(ended).toBe(true));
     expect(edge.codes).toStrictEqual([]);
   });
 });

@@ -6,7 +6,7 @@ import type { ServerResponse } from "node:http";
 import { join } from "node:path";
 import { TLSSocket } from "node:tls";
 import { promisify } from "node:util";
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { developmentCertificates } from "../../service/dev/certificates.ts";
 import {
   createListener,
@@ -30,6 +30,7 @@ import {
   type TestUpstream,
 } from "../support/tls-edge.ts";
 import { EXAMPLE_KEY } from "../support/websocket-example.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 const run = promisify(execFile);
 const GET = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
@@ -168,20 +169,20 @@ describe("certificates", () => {
     const open = await connectTls(edge.port, files.ca);
 
     writeFileSync(files.certificateFile, "-----BEGIN CERTIFICATE-----\nAAAA\n");
-    await vi.waitFor(() => expect(edge.events).toContain("certificate-reload-failed"));
+    await waitFor(() => expect(edge.events).toContain("certificate-reload-failed"));
     expect(await fingerprint(edge.port, files.ca)).toBe(before);
 
     const next = await testCertificates();
     // First the certificate alone, as a renewal that is caught half-way: it does not match the key.
     writeFileSync(files.certificateFile, readFileSync(next.certificateFile));
-    await vi.waitFor(() => {
+    await waitFor(() => {
       expect(edge.events.filter((event) => event === "certificate-reload-failed")).toHaveLength(2);
     });
     expect(await fingerprint(edge.port, files.ca)).toBe(before);
     expect(edge.events).not.toContain("certificate-reloaded");
 
     writeFileSync(files.keyFile, readFileSync(next.keyFile));
-    await vi.waitFor(() => expect(edge.events).toContain("certificate-reloaded"));
+    await waitFor(() => expect(edge.events).toContain("certificate-reloaded"));
     expect(await fingerprint(edge.port, files.ca)).not.toBe(before);
     // Without the whole option set, setSecureContext would have let all of these in.
     expect(await refusal(edge.port, { ca: next.ca, maxVersion: "TLSv1.2" })).toMatch(/PROTOCOL/);
@@ -284,7 +285,7 @@ describe("time limits", () => {
     const socket = await connectTls(port, certificates.ca);
     const answer = readUntil(socket, "late");
     socket.write(GET.replace("/ ", "/held "));
-    await vi.waitFor(() => expect(held).toHaveLength(1));
+    await waitFor(() => expect(held).toHaveLength(1));
     await new Promise((resolve) => setTimeout(resolve, 200));
     held[0]?.end("late");
     expect(await answer).toMatch(/^HTTP\/1.1 200 /);
@@ -319,7 +320,7 @@ describe("drain", () => {
     kept.write(GET);
     await readUntil(kept, "ok");
     busy.write(GET.replace("/ ", "/held "));
-    await vi.waitFor(() => expect(held).toHaveLength(1));
+    await waitFor(() => expect(held).toHaveLength(1));
 
     const answer = readAll(busy);
     const cut = Promise.all([unused, kept, unshaken].map((socket) => readAll(socket)));
@@ -336,7 +337,7 @@ describe("drain", () => {
     const edge = await start();
     const busy = await connectTls(edge.port, certificates.ca);
     busy.write(GET.replace("/ ", "/held "));
-    await vi.waitFor(() => expect(held).toHaveLength(1));
+    await waitFor(() => expect(held).toHaveLength(1));
     const answer = readAll(busy);
     await edge.listener.drain(50);
     expect(await answer).toBe("");
@@ -347,7 +348,7 @@ describe("drain", () => {
     const edge = await start({}, certificates, false);
     const socket = await connectTls(edge.port, certificates.ca);
     socket.write(GET.replace("/ ", "/held "));
-    await vi.waitFor(() => expect(held).toHaveLength(1));
+    await waitFor(() => expect(held).toHaveLength(1));
     const answer = readAll(socket);
     held[0]?.write("part");
     await readUntil(socket, "part");
@@ -364,9 +365,9 @@ describe("drain", () => {
       "GET /held HTTP/1.1\r\nHost: a.example\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" +
         `Sec-WebSocket-Key: ${EXAMPLE_KEY}\r\n\r\n`,
     );
-    await vi.waitFor(() => expect(held).toHaveLength(1));
+    await waitFor(() => expect(held).toHaveLength(1));
     raw.resetAndDestroy();
-    await vi.waitFor(() => expect(held[0]?.destroyed).toBe(true));
+    await waitFor(() => expect(held[0]?.destroyed).toBe(true));
     expect(
       await exchangeRaw(
         edge.port,

@@ -2,10 +2,11 @@
 import { execFile, execFileSync } from "node:child_process";
 import { X509Certificate } from "node:crypto";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { fileCertificates, type FileCertificatesOptions } from "../../tls/index.ts";
 import { type IssuedFiles, type OpensslCa, opensslCa } from "../support/openssl-ca.ts";
 import { startEdge, type TestEdge } from "../support/tls-edge.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 const DAY_MS = 86_400_000;
 let ca: OpensslCa;
@@ -102,12 +103,12 @@ describe("a staple", () => {
     const { events, port } = await start(one);
     expect(await status(port, "renewed.example")).toContain(NONE);
     writeFileSync(file, ca.ocsp(one.certificateFile));
-    await vi.waitFor(() => expect(events).toContain("ocsp-loaded"));
+    await waitFor(() => expect(events).toContain("ocsp-loaded"));
     writeFileSync(file, "broken");
-    await vi.waitFor(() => expect(events).toContain("ocsp-failed"));
+    await waitFor(() => expect(events).toContain("ocsp-failed"));
     expect(await status(port, "renewed.example")).toContain("Cert Status: good");
     rmSync(file);
-    await vi.waitFor(async () => expect(await status(port, "renewed.example")).toContain(NONE));
+    await waitFor(async () => expect(await status(port, "renewed.example")).toContain(NONE));
     expect(events.filter((event) => event.startsWith("ocsp-"))).toStrictEqual([
       "ocsp-loaded",
       "ocsp-failed",
@@ -210,7 +211,7 @@ describe("rejects as TLS_OCSP_INVALID, without stopping the start, a response", 
     // Without the responder's certificate, which the signature does not cover.
     const response = ca.ocsp(files.certificateFile, { extra: ["-resp_no_certs"] });
     const reasons = new Set<string | undefined>();
-    for (let index = 0; index < response.length; index += 3) {
+    for (let index = 0; index < response.length; index += 1) {
       const changed = Uint8Array.from(response);
       changed[index] = (changed[index] ?? 0) ^ 0x01;
       const reason = refusal(() => changed, files);

@@ -1,9 +1,10 @@
 /** What the caller is told of a forwarded request, on each way that one can go: the status with its head. */
-import { expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import type { UpstreamOutcome } from "../../tls/index.ts";
 import { openH2 } from "../support/h2-client.ts";
 import { connectTls, noExtra, readUntil } from "../support/tls-edge.ts";
 import { edgeBeforeRaw, edgeCertificates } from "../support/tls-edges.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 const HOST = "Host: a.example\r\n";
 
@@ -33,7 +34,7 @@ test.each([
         ":method": text === undefined ? "GET" : "POST",
       });
       stream.on("error", () => undefined).end(text);
-      await vi.waitFor(() => expect(outcomes).toStrictEqual([503]));
+      await waitFor(() => expect(outcomes).toStrictEqual([503]));
       session.destroy();
     } else {
       const socket = await connectTls(edge.port, ca);
@@ -43,6 +44,6 @@ test.each([
       socket.destroy();
     }
     // Of those that follow, none counts.
-    await vi.waitFor(() => expect(outcomes[1]).toBe("gone"));
+    await waitFor(() => expect(outcomes[1]).toBe("gone"));
   },
 );

@@ -3,9 +3,10 @@ import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { once } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { connect } from "node:tls";
-import { describe, expect, test, vi } from "vitest";
+import { describe, expect, test } from "vitest";
 import { readAll, startUpstream, upstreamsTo } from "../support/tls-edge.ts";
 import { closeAfterTest, edgeBefore, edgeCertificates, edgeTo } from "../support/tls-edges.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 const GET = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -57,7 +58,7 @@ describe("pipelined requests", () => {
     const block = GET.repeat(4_000);
     const blocks = Math.ceil(20_000_000 / block.length);
     for (let sent = 0; sent < blocks; sent += 1) socket.write(block);
-    await vi.waitFor(() => expect(held).toHaveLength(4), 10_000);
+    await waitFor(() => expect(held).toHaveLength(4));
     await new Promise((resolve) => setTimeout(resolve, 800));
     expect(held).toHaveLength(4);
     unsubscribe("http.server.request.start", count);

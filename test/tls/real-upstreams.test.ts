@@ -6,7 +6,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
   hasUpstream,
   type LoggingUpstream,
@@ -17,6 +17,7 @@ import { openRaw } from "../support/raw-client.ts";
 import { startTestSidecar, type TestSidecar } from "../support/sidecar.ts";
 import { readAll } from "../support/tls-edge.ts";
 import { SMUGGLING, type SmugglingPlace } from "./smuggling-messages.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 const BOUND_MS = 10_000;
 
@@ -72,7 +73,7 @@ describe.each(LOGGING_UPSTREAMS)("before %s", (name) => {
       // A server writes its log behind its answer.
       const logged = (): boolean => upstream.requests().some(({ uri }) => uri === "/plain");
       expect((await target.get("/plain", { cookie })).status).toBe(200);
-      await vi.waitFor(() => expect(logged()).toBe(true));
+      await waitFor(() => expect(logged()).toBe(true));
     });
     afterAll(async () => {
       await target?.stop();

@@ -3,7 +3,7 @@ import { execFile, execFileSync } from "node:child_process";
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { fileCertificates } from "../../tls/index.ts";
 import { codeOf } from "../support/reject.ts";
 import {
@@ -13,6 +13,7 @@ import {
   type TestCertificates,
   type TestEdge,
 } from "../support/tls-edge.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 const EC = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
 const RSA = ["-newkey", "rsa:2048"];
@@ -107,7 +108,7 @@ describe("a server name", () => {
       child.stdin?.end();
     });
     expect(told).toContain("SSL alert number 112");
-    await vi.waitFor(() => expect(events).toStrictEqual(["handshake-failed"]));
+    await waitFor(() => expect(events).toStrictEqual(["handshake-failed"]));
   });
 
   test("that is unknown or missing gets the first certificate where that is chosen", async () => {
@@ -156,8 +157,8 @@ describe("a reload", () => {
     writeFileSync(filesOf("one").certificateFile, "broken");
     copyFileSync(renewed.keyFile, filesOf("two").keyFile);
     copyFileSync(renewed.certificateFile, filesOf("two").certificateFile);
-    await vi.waitFor(() => expect(edge.events).toContain("certificate-reloaded"));
-    await vi.waitFor(() => expect(edge.events).toContain("certificate-reload-failed"));
+    await waitFor(() => expect(edge.events).toContain("certificate-reloaded"));
+    await waitFor(() => expect(edge.events).toContain("certificate-reload-failed"));
     expect(await shown(edge.port, "one.example")).toBe("one");
     expect(await shown(edge.port, "two.example")).toBe("renewed");
     expect(await shown(edge.port, "new.example")).toBe("renewed");
@@ -173,12 +174,12 @@ describe("a reload", () => {
     const ended = make("ended", "DNS:old.example");
     copyFileSync(ended.keyFile, filesOf("old").keyFile);
     copyFileSync(ended.certificateFile, filesOf("old").certificateFile);
-    await vi.waitFor(() => expect(edge.events).toContain("certificate-reload-failed"));
+    await waitFor(() => expect(edge.events).toContain("certificate-reload-failed"));
     expect(await shown(edge.port, "old.example")).toBe("old");
     const longer = make("longer", "DNS:old.example", EC, "90");
     copyFileSync(longer.keyFile, filesOf("old").keyFile);
     copyFileSync(longer.certificateFile, filesOf("old").certificateFile);
-    await vi.waitFor(() => expect(count(edge, "certificate-reloaded")).toBe(1));
+    await waitFor(() => expect(count(edge, "certificate-reloaded")).toBe(1));
     expect(await shown(edge.port, "old.example")).toBe("longer");
   });
 

@@ -3,11 +3,12 @@ import { execFile } from "node:child_process";
 import { chmodSync, copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { createTicketKeys, type TicketKeySource } from "../../tls/index.ts";
 import { type IssuedFiles, type OpensslCa, opensslCa } from "../support/openssl-ca.ts";
 import { codeOf } from "../support/reject.ts";
 import { startEdge, type TestEdge } from "../support/tls-edge.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 const HOUR_MS = 3_600_000;
 /** In units of 12 hours since 1970. */
@@ -108,7 +109,7 @@ describe("a ticket", () => {
     const next = ca.issue({ name: "renewed", subjectAltName: "DNS:renewed.example" });
     copyFileSync(next.keyFile, files.keyFile);
     copyFileSync(next.certificateFile, files.certificateFile);
-    await vi.waitFor(() => expect(edge.events).toContain("certificate-reloaded"));
+    await waitFor(() => expect(edge.events).toContain("certificate-reloaded"));
     expect(await connection(edge.port, "two.example", "-sess_in", file)).toBe("Reused");
   });
 

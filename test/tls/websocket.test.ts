@@ -6,7 +6,7 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { Duplex } from "node:stream";
 import { promisify } from "node:util";
-import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import type { ForwarderOptions } from "../../tls/index.ts";
 import { join as joinEnds } from "../../tls/upgrade.ts";
 import {
@@ -23,6 +23,7 @@ import {
   type TestEdge,
 } from "../support/tls-edge.ts";
 import { EXAMPLE_ACCEPT, EXAMPLE_KEY } from "../support/websocket-example.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 const run = promisify(execFile);
 const [KEY, ACCEPT] = [EXAMPLE_KEY, EXAMPLE_ACCEPT];
@@ -167,7 +168,7 @@ test("loses no byte that arrives with either head, nor of 8 MiB each way", async
   socket.end(bytes);
   const body = (await answer).split("\r\n\r\n")[1] ?? "";
   expect(createHash("sha256").update(body, "latin1").digest("hex")).toBe(expected);
-  await vi.waitFor(() => expect(atUpstream).toBe(expected));
+  await waitFor(() => expect(atUpstream).toBe(expected));
 });
 
 test("ends one direction at a time", async () => {
@@ -179,7 +180,7 @@ test("ends one direction at a time", async () => {
   const socket = await connectTls(edge.port, certificates.ca, { allowHalfOpen: true } as object);
   const answer = readAll(socket);
   socket.write(HANDSHAKE);
-  await vi.waitFor(() => expect(sockets[0]?.bytesWritten).toBeGreaterThan(0));
+  await waitFor(() => expect(sockets[0]?.bytesWritten).toBeGreaterThan(0));
   socket.end();
   expect(await answer).toMatch(/\r\n\r\nlast words$/);
 });
@@ -269,7 +270,7 @@ test("cuts a tunnel that is silent, not one that is used", async () => {
   }
   expect(socket.destroyed).toBe(false);
   await ended;
-  await vi.waitFor(() => expect(sockets[0]?.destroyed || sockets[0]?.readableEnded).toBe(true));
+  await waitFor(() => expect(sockets[0]?.destroyed || sockets[0]?.readableEnded).toBe(true));
   expect(edge.codes).toStrictEqual([]);
 });
 
@@ -288,7 +289,7 @@ test.each([
   upstream.resume();
   reset(raw, upstream);
   await ended;
-  await vi.waitFor(() => expect(upstream.readableEnded || upstream.destroyed).toBe(true));
+  await waitFor(() => expect(upstream.readableEnded || upstream.destroyed).toBe(true));
   expect(edge.codes).toStrictEqual([]);
 });
 
@@ -316,5 +317,5 @@ test("drains: a tunnel lives until the deadline", async () => {
   socket.write("still here");
   await readUntil(socket, "still here");
   await drained;
-  await vi.waitFor(() => expect(socket.destroyed).toBe(true));
+  await waitFor(() => expect(socket.destroyed).toBe(true));
 });

@@ -16,11 +16,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { setTimeout } from "node:timers/promises";
-import { afterAll, describe, expect, it, vi } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { encodeToken, parseToken } from "../../tokens/index.ts";
 import { openWallet, type Wallet, type WalletToken } from "../../tokens/client/index.ts";
 import { encodeHex } from "../../wire/index.ts";
 import { codeOfAsync } from "../support/reject.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 const root = mkdtempSync(join(tmpdir(), "stile-wallet-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -378,7 +379,7 @@ describe("processes", () => {
     await wallet.put(tokens(50));
     await wallet.close();
     const taker = startTaker(dir, 1);
-    await vi.waitFor(() => expect(taker.output.text.split("\n")).toHaveLength(3), 20_000);
+    await waitFor(() => expect(taker.output.text.split("\n")).toHaveLength(3), { timeout: 20_000 });
     expect(await codeOfAsync(() => open(dir))).toBe("TOKEN_WALLET_LOCKED");
     await kill(taker);
     await (await open(dir)).close();

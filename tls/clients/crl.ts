@@ -57,7 +57,7 @@ function issuerOf(
   cas: readonly X509Certificate[],
 ): X509Certificate {
   const algorithmId = crl.signatureAlgorithm.algorithmId;
-  const signature = crl.signatureValue.valueBlock.valueHexView;
+  const signature = crl.signatureValue;
   const issuer = cas.find((ca) => {
     const { subject } = pkijs.Certificate.fromBER(Uint8Array.from(ca.raw));
     const signed = { algorithmId, bytes: crl.tbsView, signature };

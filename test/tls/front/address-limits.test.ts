@@ -1,7 +1,7 @@
 /** Limits of one address: what counts as one, what is refused, and that nothing of it is kept. */
 import type { Socket } from "node:net";
 import { connect } from "node:net";
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import {
   type AddressLimits,
   type CountedConnection,
@@ -19,6 +19,7 @@ import {
   type TestEdge,
   type TestUpstream,
 } from "../../support/tls-edge.ts";
+import { waitFor } from "../../support/wait-for.ts";
 
 const LIMITS: AddressLimits = {
   maxConnectionsPerAddress: 3,
@@ -141,13 +142,13 @@ describe("a listener", () => {
     const flood = await Promise.all(
       Array.from({ length: 40 }, () => halfOpen(edge.port, "127.0.0.2")),
     );
-    await vi.waitFor(() => expect(edge.events).toHaveLength(36));
+    await waitFor(() => expect(edge.events).toHaveLength(36));
     expect(new Set(edge.events)).toStrictEqual(new Set(["address-handshakes-refused"]));
     expect(await exchangeRaw(edge.port, certificates.ca, GET)).toContain("ok");
     const late = connectTls(edge.port, certificates.ca, { localAddress: "127.0.0.2" });
     await expect(late).rejects.toThrow();
     for (const socket of flood) socket.destroy();
-    await vi.waitFor(async () => {
+    await waitFor(async () => {
       (await connectTls(edge.port, certificates.ca, { localAddress: "127.0.0.2" })).destroy();
     });
   });
@@ -160,13 +161,13 @@ describe("a listener", () => {
     ];
     await expect(connectTls(edge.port, certificates.ca)).rejects.toThrow();
     const refusal = "address-connections-refused";
-    await vi.waitFor(() =>
+    await waitFor(() =>
       expect(edge.events.toSorted()).toStrictEqual([refusal, "handshake", "handshake"]),
     );
     const closed = open.map(readAll);
     for (const socket of open) socket.destroy();
     await Promise.all(closed);
-    await vi.waitFor(async () => {
+    await waitFor(async () => {
       expect(await exchangeRaw(edge.port, certificates.ca, GET)).toContain("ok");
     });
   });

@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { promisify } from "node:util";
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import {
   encodeProxyHeader,
   type FrontOptions,
@@ -44,6 +44,7 @@ import {
   records,
   serverName,
 } from "./hello-builder.ts";
+import { waitFor } from "../../support/wait-for.ts";
 
 const run = promisify(execFile);
 const GET = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -192,7 +193,7 @@ describe.skipIf(!hasProgram("nginx"))("a real nginx behind it, with its own cert
       expect(await ask(edge.port, certificates.ca, "localhost", groups)).toContain("terminated");
     }
     expect(asked).toBe(2);
-    await vi.waitFor(() => expect(edge.records).toHaveLength(4));
+    await waitFor(() => expect(edge.records).toHaveLength(4));
     const names = ["pass.example", "*.wild.example"];
     expect(edge.records.map(({ name }) => name)).toStrictEqual([...names, ...names]);
     expect(edge.records[0]).toMatchObject({ event: "passthrough" });
@@ -343,7 +344,7 @@ describe("a connection that is passed through", () => {
     client.pause();
     client.write(helloFor("pass.example"));
     client.write(Buffer.alloc(MUCH, "u"));
-    await vi.waitFor(() => expect(target.sockets).toHaveLength(1));
+    await waitFor(() => expect(target.sockets).toHaveLength(1));
     await wait(300);
     const held = client.writableLength + (target.sockets[0]?.writableLength ?? 0);
     // What neither side reads stays with the senders, but for the kernel's buffers.
@@ -353,12 +354,9 @@ describe("a connection that is passed through", () => {
     let got = 0;
     client.on("data", (piece: Buffer) => (got += piece.length)).resume();
     const sent = MUCH + helloFor("pass.example").length;
-    await vi.waitFor(
-      () => expect([got, target.sockets[0]?.bytesRead]).toStrictEqual([MUCH, sent]),
-      {
-        timeout: 10_000,
-      },
-    );
+    await waitFor(() => expect([got, target.sockets[0]?.bytesRead]).toStrictEqual([MUCH, sent]), {
+      timeout: 10_000,
+    });
   });
 
   test("ends where nothing passes for its time, and with the upstream's end", async () => {
@@ -368,7 +366,7 @@ describe("a connection that is passed through", () => {
     const cut = await rawServer((socket) => socket.once("data", () => socket.resetAndDestroy()));
     const other = await start(cut.port);
     expect(await answerTo(other.port, helloFor("pass.example"))).toBe("");
-    await vi.waitFor(() =>
+    await waitFor(() =>
       expect([edge.records, other.records].map((r) => r.length)).toStrictEqual([1, 1]),
     );
   });
@@ -378,14 +376,14 @@ describe("a connection that is passed through", () => {
     const edge = await start(target.port, { maxConnections: 1 });
     const first = await connectPlain(edge.port);
     first.write(helloFor("pass.example"));
-    await vi.waitFor(() => expect(edge.events).toStrictEqual(["passthrough"]));
+    await waitFor(() => expect(edge.events).toStrictEqual(["passthrough"]));
     expect(await answerTo(edge.port, helloFor("a.wild.example"))).toBe(INTERNAL_ERROR);
     expect(edge.events.at(-1)).toBe("passthrough-busy");
     target.sockets[0]?.end();
     first.end();
-    await vi.waitFor(() => expect(edge.records).toMatchObject([{ event: "passthrough" }]));
+    await waitFor(() => expect(edge.records).toMatchObject([{ event: "passthrough" }]));
     (await connectPlain(edge.port)).write(helloFor("pass.example"));
-    await vi.waitFor(() => expect(edge.events.at(-1)).toBe("passthrough"));
+    await waitFor(() => expect(edge.events.at(-1)).toBe("passthrough"));
     const nowhere = await start(await freePort());
     expect(await answerTo(nowhere.port, helloFor("pass.example"))).toBe(INTERNAL_ERROR);
     expect(nowhere.events).toStrictEqual(["passthrough-failed"]);
@@ -397,7 +395,7 @@ describe("a connection that is passed through", () => {
     const edge = await start(target.port);
     const client = await connectPlain(edge.port);
     client.write(helloFor("pass.example"));
-    await vi.waitFor(() => expect(edge.events).toStrictEqual(["passthrough"]));
+    await waitFor(() => expect(edge.events).toStrictEqual(["passthrough"]));
     const ended = readAll(client);
     const drained = edge.listener.drain(300);
     client.write("still there");
@@ -411,7 +409,7 @@ describe("a connection that is passed through", () => {
     const edge = await start(target.port, {}, {}, limits);
     for (let i = 1; i <= 3; i += 1) {
       (await connectPlain(edge.port)).write(helloFor("pass.example"));
-      await vi.waitFor(() => expect(edge.events).toHaveLength(i));
+      await waitFor(() => expect(edge.events).toHaveLength(i));
     }
     expect(await answerTo(edge.port, helloFor("pass.example"))).toBe("");
     expect(edge.events.at(-1)).toBe("address-connections-refused");
@@ -499,9 +497,9 @@ describe("bad input where connections are passed through", () => {
       socket.on("error", () => undefined).write(bytes(22));
       flood.push(socket);
     }
-    await vi.waitFor(() => expect(edge.events).toHaveLength(16));
+    await waitFor(() => expect(edge.events).toHaveLength(16));
     (await connectPlain(edge.port)).write(helloFor("pass.example"));
-    await vi.waitFor(() => expect(edge.events.at(-1)).toBe("passthrough"));
+    await waitFor(() => expect(edge.events.at(-1)).toBe("passthrough"));
     for (const socket of flood) socket.destroy();
   });
 });

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { createServer, type TLSSocket } from "node:tls";
 import { promisify } from "node:util";
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import type { FrontOptions, ListenerLimits } from "../../../tls/index.ts";
 import { encodeProxyHeader, type ProxyVersion } from "../../../tls/index.ts";
 import { freePort } from "../../support/free-port.ts";
@@ -25,6 +25,7 @@ import {
   type TestEdge,
   type TestUpstream,
 } from "../../support/tls-edge.ts";
+import { waitFor } from "../../support/wait-for.ts";
 
 const run = promisify(execFile);
 const GET = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -258,7 +259,7 @@ describe.skipIf(!hasProgram("haproxy"))("HAProxy before the listener", () => {
       // Its checks have 50 ms, which a busy machine takes: they do not take the server out.
       expect(await clientOf(port, "127.0.0.2")).toBe("127.0.0.2");
       // Each check is a LOCAL or UNKNOWN header with a whole handshake behind it.
-      await vi.waitFor(() =>
+      await waitFor(() =>
         expect(edge.events.filter((event) => event === "handshake").length).toBeGreaterThan(3),
       );
       expect(edge.events).not.toContain("proxy-header-refused");

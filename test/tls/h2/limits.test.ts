@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { constants } from "node:http2";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import type { ListenerLimits } from "../../../tls/index.ts";
 import {
   END_HEADERS,
@@ -26,6 +26,7 @@ import {
   type TestEdge,
   type TestUpstream,
 } from "../../support/tls-edge.ts";
+import { waitFor } from "../../support/wait-for.ts";
 
 const { NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM } = constants;
 const LARGE = 1_000_000;
@@ -84,7 +85,7 @@ describe("time", () => {
     client.resume();
     await once(client, "end");
     expect(client.destroyed).toBe(false);
-    const next = await vi.waitFor(() => connectTls(edge.port, certificates.ca), { timeout: 5_000 });
+    const next = await waitFor(() => connectTls(edge.port, certificates.ca), { timeout: 5_000 });
     next.destroy();
     client.destroy();
   });
@@ -101,8 +102,8 @@ describe("time", () => {
     client.socket.pause();
     // More than the kernel holds on both sides.
     for (let i = 0; i < 40; i += 1) client.request(2 * i + 1, [...GET.slice(0, 3), path("/large")]);
-    await vi.waitFor(() => expect(seen.length).toBe(40), { timeout: 5_000 });
-    const next = await vi.waitFor(() => connectTls(edge.port, certificates.ca), { timeout: 8_000 });
+    await waitFor(() => expect(seen.length).toBe(40), { timeout: 5_000 });
+    const next = await waitFor(() => connectTls(edge.port, certificates.ca), { timeout: 8_000 });
     next.destroy();
     client.socket.destroy();
   });
@@ -147,7 +148,7 @@ describe("time", () => {
       expect(await client.status(stream)).toBe("408");
     }
     clearInterval(trickle);
-    await vi.waitFor(() => expect(seen.every(({ request }) => request.destroyed)).toBe(true));
+    await waitFor(() => expect(seen.every(({ request }) => request.destroyed)).toBe(true));
     expect(edge.events.filter((event) => event === "h2-timeout")).toHaveLength(20);
     client.socket.destroy();
   });
@@ -170,7 +171,7 @@ describe("time", () => {
       expect(await client.resetCode(stream)).toBeDefined();
       expect(client.ofType(FRAME.data, stream)).toHaveLength(0);
     }
-    await vi.waitFor(() => expect(seen.every(({ response }) => response.closed)).toBe(true));
+    await waitFor(() => expect(seen.every(({ response }) => response.closed)).toBe(true));
     client.socket.destroy();
   });
 
@@ -182,7 +183,7 @@ describe("time", () => {
       keepAliveTimeoutMs: 50,
     });
     client.request(1, HELD);
-    await vi.waitFor(() => expect(seen).toHaveLength(1));
+    await waitFor(() => expect(seen).toHaveLength(1));
     await new Promise((resolve) => setTimeout(resolve, 200));
     seen[0]?.response.end("late");
     expect(await client.status(1)).toBe("200");
@@ -197,9 +198,9 @@ describe("number", () => {
     for (let i = 10; i < 15; i += 1) {
       expect(await client.resetCode(1 + 2 * i)).toBe(NGHTTP2_REFUSED_STREAM);
     }
-    await vi.waitFor(() => expect(seen).toHaveLength(10));
+    await waitFor(() => expect(seen).toHaveLength(10));
     client.socket.destroy();
-    await vi.waitFor(() => expect(seen.every(({ request }) => request.destroyed)).toBe(true));
+    await waitFor(() => expect(seen.every(({ request }) => request.destroyed)).toBe(true));
   });
 
   test.each([
@@ -227,7 +228,7 @@ describe("number", () => {
     expect(client.goawayCode() ?? NGHTTP2_ENHANCE_YOUR_CALM).toBe(NGHTTP2_ENHANCE_YOUR_CALM);
     expect(edge.events).toContain("h2-calmed");
     expect(seen.length).toBeLessThanOrEqual(51 + 100);
-    await vi.waitFor(() => expect(seen.every(({ request }) => request.destroyed)).toBe(true));
+    await waitFor(() => expect(seen.every(({ request }) => request.destroyed)).toBe(true));
   });
 
   test.each<readonly [string, (client: FrameClient, stream: number) => void]>([
@@ -343,7 +344,7 @@ describe("frames that carry no request", () => {
     client.socket.write(flood);
     await client.closed;
     expect(edge.events.some((event) => event === "h2-calmed" || event === "h2-error")).toBe(true);
-    await vi.waitFor(() => expect(seen.every(({ request }) => request.destroyed)).toBe(true));
+    await waitFor(() => expect(seen.every(({ request }) => request.destroyed)).toBe(true));
     // Others are served meanwhile, and after.
     const session = await openH2(edge.port, certificates.ca);
     expect((await requestH2(session, {})).status).toBe(200);
@@ -356,7 +357,7 @@ describe("frames that carry no request", () => {
     const flood = frame(FRAME.ping, 0, 0, Buffer.alloc(8));
     client.socket.write(Buffer.concat(Array.from({ length: 100_000 }, () => flood)));
     client.socket.on("error", () => undefined);
-    await vi.waitFor(() => {
+    await waitFor(() => {
       // nghttp2 counts what it has to acknowledge.
       expect(edges[0]?.events).toContain("h2-error");
     });
@@ -392,10 +393,10 @@ describe("drain", () => {
     const goaways: number[] = [];
     session.on("goaway", (_code, lastStream: number) => goaways.push(lastStream));
     const held = requestH2(session, { ":path": "/held" });
-    await vi.waitFor(() => expect(seen).toHaveLength(1));
+    await waitFor(() => expect(seen).toHaveLength(1));
     const drained = edge.listener.drain(10_000);
     await new Promise((resolve) => idle.once("close", resolve));
-    await vi.waitFor(() => expect(session.closed).toBe(true));
+    await waitFor(() => expect(session.closed).toBe(true));
     expect(goaways[0]).toBe(2 ** 31 - 1);
     seen[0]?.response.end("whole");
     expect((await held).body).toBe("whole");
@@ -405,9 +406,9 @@ describe("drain", () => {
   test("cuts what is left at the deadline", async () => {
     const { client, edge } = await begin();
     client.request(1, HELD);
-    await vi.waitFor(() => expect(seen).toHaveLength(1));
+    await waitFor(() => expect(seen).toHaveLength(1));
     await edge.listener.drain(50);
     await client.closed;
-    await vi.waitFor(() => expect(seen[0]?.request.destroyed).toBe(true));
+    await waitFor(() => expect(seen[0]?.request.destroyed).toBe(true));
   });
 });

@@ -4,7 +4,7 @@ import { Socket } from "node:net";
 import { Readable } from "node:stream";
 import type { TLSSocket } from "node:tls";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import {
   END_HEADERS,
   END_STREAM,
@@ -29,6 +29,7 @@ import {
   type TestEdge,
   type TestUpstream,
 } from "../../support/tls-edge.ts";
+import { waitFor } from "../../support/wait-for.ts";
 
 interface Seen {
   readonly request: IncomingMessage;
@@ -149,7 +150,7 @@ describe("a request", () => {
 
   test("does not wait for others of its connection", async () => {
     const held = requestH2(session, { ":path": "/held" });
-    await vi.waitFor(() => expect(seen).toHaveLength(1));
+    await waitFor(() => expect(seen).toHaveLength(1));
     expect((await requestH2(session, {}, "quick")).body).toBe("quick");
     seen[0]?.response.end("late");
     expect((await held).body).toBe("late");
@@ -194,9 +195,9 @@ describe("where one side gives up", () => {
   test("a client's reset ends the request at the upstream", async () => {
     const stream = session.request({ ":path": "/held" });
     stream.on("error", () => undefined);
-    await vi.waitFor(() => expect(seen).toHaveLength(1));
+    await waitFor(() => expect(seen).toHaveLength(1));
     stream.close(NGHTTP2_CANCEL);
-    await vi.waitFor(() => expect(seen[0]?.request.destroyed).toBe(true));
+    await waitFor(() => expect(seen[0]?.request.destroyed).toBe(true));
     expect(edge.codes).toStrictEqual([]);
   });
 
@@ -204,23 +205,23 @@ describe("where one side gives up", () => {
     const upload = session.request({ ":method": "POST", ":path": "/" });
     upload.on("error", () => undefined);
     upload.write("part");
-    await vi.waitFor(() => expect(seen).toHaveLength(1));
+    await waitFor(() => expect(seen).toHaveLength(1));
     upload.close(NGHTTP2_CANCEL);
-    await vi.waitFor(() => expect(seen[0]?.request.destroyed).toBe(true));
+    await waitFor(() => expect(seen[0]?.request.destroyed).toBe(true));
     const download = session.request({ ":path": "/held" });
     download.on("error", () => undefined);
-    await vi.waitFor(() => expect(seen).toHaveLength(2));
+    await waitFor(() => expect(seen).toHaveLength(2));
     seen[1]?.response.write("part");
     await new Promise((resolve) => download.once("data", resolve));
     download.close(NGHTTP2_CANCEL);
-    await vi.waitFor(() => expect(seen[1]?.response.destroyed).toBe(true));
+    await waitFor(() => expect(seen[1]?.response.destroyed).toBe(true));
     expect(edge.codes).toStrictEqual([]);
   });
 
   test("an answer that breaks off is no whole answer", async () => {
     const stream = session.request({ ":path": "/held" });
     const failure = new Promise((resolve) => stream.once("error", resolve));
-    await vi.waitFor(() => expect(seen).toHaveLength(1));
+    await waitFor(() => expect(seen).toHaveLength(1));
     seen[0]?.response.write("part");
     await new Promise((resolve) => stream.once("data", resolve));
     seen[0]?.response.destroy();
@@ -245,9 +246,9 @@ describe("where one side gives up", () => {
     // Its window is full, with the end of the answer behind it.
     const received = (): number =>
       client.ofType(FRAME.data, 1).reduce((sum, { payload }) => sum + payload.length, 0);
-    await vi.waitFor(() => expect(received()).toBe(65_535));
+    await waitFor(() => expect(received()).toBe(65_535));
     client.send(FRAME.rstStream, 0, 1, uint32(8));
-    await vi.waitFor(() => expect(seen[0]?.request.socket.destroyed).toBe(true));
+    await waitFor(() => expect(seen[0]?.request.socket.destroyed).toBe(true));
     expect(seen[0]?.request.complete).toBe(false);
     client.socket.destroy();
   });
@@ -290,7 +291,7 @@ describe("where one side gives up", () => {
     request.once("end", () => seenOf.push("end")).once("aborted", () => seenOf.push("aborted"));
     request.on("data", (chunk: Buffer) => seenOf.push(chunk.toString()));
     stream.push("part");
-    await vi.waitFor(() => expect(seenOf).toStrictEqual(["part"]));
+    await waitFor(() => expect(seenOf).toStrictEqual(["part"]));
     expect(request.complete).toBe(true);
     request.discard();
     stream.push("rest");
@@ -424,7 +425,7 @@ describe("a malformed head is refused, and the upstream does not hear of it", ()
       expect([NGHTTP2_PROTOCOL_ERROR, NGHTTP2_INTERNAL_ERROR]).toContain(code);
       client.socket.destroy();
     }
-    await vi.waitFor(() => expect(seen.every(({ request }) => request.destroyed)).toBe(true));
+    await waitFor(() => expect(seen.every(({ request }) => request.destroyed)).toBe(true));
     expect(seen.some(({ response }) => response.writableFinished)).toBe(false);
   });
 

@@ -4,7 +4,7 @@ import type { IncomingMessage, OutgoingHttpHeaders } from "node:http";
 import { type ClientHttp2Session, constants } from "node:http2";
 import { createServer, type Socket } from "node:net";
 import { PassThrough } from "node:stream";
-import { describe, expect, test, vi } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { Http2Request } from "../../../tls/h2/request.ts";
 import { type SentBody, Upload } from "../../../tls/h2/upload.ts";
 import { isStileError } from "../../../wire/index.ts";
@@ -20,6 +20,7 @@ import {
   listenOn,
   type Options,
 } from "../../support/tls-edges.ts";
+import { waitFor } from "../../support/wait-for.ts";
 
 const OK = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const MIB = 2 ** 20;
@@ -172,7 +173,7 @@ test.each([
     stream.on("drain", write);
     write();
     let last = -1;
-    await vi.waitFor(
+    await waitFor(
       () => {
         const isSame = written === last;
         last = written;
@@ -214,11 +215,11 @@ test("rejects a body without a length that grows too large, and ends it at the u
   const client = await framesTo(edge);
   client.request(1, POST, 0);
   client.send(FRAME.data, 0, 1, Buffer.from("12345678"));
-  await vi.waitFor(() => expect(taken[0]?.text).toContain("12345678"));
+  await waitFor(() => expect(taken[0]?.text).toContain("12345678"));
   client.send(FRAME.data, END_STREAM, 1, Buffer.from("90a"));
   expect(await client.status(1)).toBe("413");
   expect(edge.codes).toStrictEqual(["TLS_BODY_TOO_LARGE"]);
-  await vi.waitFor(() => expect(taken.every(isOver)).toBe(true));
+  await waitFor(() => expect(taken.every(isOver)).toBe(true));
   expect(taken[0]?.text).toMatch(/\r\n\r\n8\r\n12345678\r\n$/);
   const large = await requestH2(await sessionTo(edge), sized(11), "1234567890a");
   expect(large.status).toBe(413);
@@ -237,7 +238,7 @@ test("an early answer passes, the rest is let go, and its connection serves nobo
   expect(Buffer.concat(client.ofType(FRAME.data, 1).map(({ payload }) => payload)).toString()).toBe(
     "ok",
   );
-  await vi.waitFor(() => expect(taken.every(isOver)).toBe(true));
+  await waitFor(() => expect(taken.every(isOver)).toBe(true));
   expect(taken[0]?.text).not.toContain("0\r\n\r\n");
   expect((await requestH2(await sessionTo(edge), {})).body).toBe("ok");
   expect(taken).toHaveLength(2);
@@ -276,9 +277,9 @@ test.each(["chunked", "sized"])(
     const client = await framesTo(edge);
     client.request(1, framing === "sized" ? [...POST, ["content-length", "8"]] : POST, 0);
     client.send(FRAME.data, 0, 1, Buffer.from("part"));
-    await vi.waitFor(() => expect(taken[0]?.text).toContain("part"));
+    await waitFor(() => expect(taken[0]?.text).toContain("part"));
     client.send(FRAME.rstStream, 0, 1, uint32(constants.NGHTTP2_CANCEL));
-    await vi.waitFor(() => expect(taken.every(isOver)).toBe(true));
+    await waitFor(() => expect(taken.every(isOver)).toBe(true));
     expect(taken[0]?.text).toMatch(
       framing === "sized" ? /\r\n\r\npart$/ : /\r\n\r\n4\r\npart\r\n$/,
     );
@@ -302,7 +303,7 @@ describe.each([
     client.request(1, [...POST, ["content-length", "5"], ...fields], 0);
     for (const [i, text] of frames.entries()) {
       // By then an upstream could have had what came so far.
-      if (i > 0) await vi.waitFor(() => expect(taken).toHaveLength(1));
+      if (i > 0) await waitFor(() => expect(taken).toHaveLength(1));
       if (i > 0) await readBy(client);
       client.send(FRAME.data, i + 1 === frames.length ? END_STREAM : 0, 1, Buffer.from(text));
     }
@@ -310,7 +311,7 @@ describe.each([
     expect([constants.NGHTTP2_PROTOCOL_ERROR, constants.NGHTTP2_INTERNAL_ERROR]).toContain(code);
     // Node keeps a connection on which nothing was sent.
     const isUsed = ({ text }: Taken): boolean => text !== "";
-    await vi.waitFor(() => expect(taken.filter(isUsed).every(isOver)).toBe(true));
+    await waitFor(() => expect(taken.filter(isUsed).every(isOver)).toBe(true));
     for (const { text } of taken) expect(bodyOf(text).length).toBeLessThan(5);
   });
 });
@@ -320,7 +321,7 @@ test("the last bytes of a length wait for the client's end of the stream", async
   const client = await framesTo(edge);
   client.request(1, [...POST, ["content-length", "8"]], 0);
   client.send(FRAME.data, 0, 1, Buffer.from("1234"));
-  await vi.waitFor(() => expect(taken[0]?.text).toMatch(/\r\n\r\n1234$/));
+  await waitFor(() => expect(taken[0]?.text).toMatch(/\r\n\r\n1234$/));
   client.send(FRAME.data, 0, 1, Buffer.from("5678"));
   await readBy(client);
   expect(bodyOf(taken[0]?.text ?? "")).toBe("1234");
@@ -360,9 +361,7 @@ test("goes elsewhere, whole, where it was not sent, and nowhere else where it wa
   isBroken = true;
   expect((await requestH2(session, sized(3), "end")).status).toBe(502);
   expect(bodies).toStrictEqual([body, "end"]);
-  await vi.waitFor(() =>
-    expect(upstreams.all.map(({ underWay }) => underWay)).toStrictEqual([0, 0]),
-  );
+  await waitFor(() => expect(upstreams.all.map(({ underWay }) => underWay)).toStrictEqual([0, 0]));
 });
 
 const QUICK = { firstByteTimeoutMs: 200, idleTimeoutMs: 200 };
@@ -374,7 +373,7 @@ test("a client that sends nothing more is not its upstream's fault", async () =>
   client.send(FRAME.data, 0, 1, Buffer.from("part"));
   expect(await client.resetCode(1)).toBe(constants.NGHTTP2_INTERNAL_ERROR);
   expect(edge.codes).toStrictEqual([]);
-  await vi.waitFor(() => expect(taken.every(isOver)).toBe(true));
+  await waitFor(() => expect(taken.every(isOver)).toBe(true));
 });
 
 test("an upstream that takes nothing more is not its client's fault", async () => {

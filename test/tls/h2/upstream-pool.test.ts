@@ -1,7 +1,7 @@
 /** Upstream connections of HTTP/2 requests without a body: shared by clients, one exchange at a time, never left half-read. */
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import type { ClientHttp2Session } from "node:http2";
-import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { openH2, requestH2 } from "../../support/h2-client.ts";
 import {
   startEdge,
@@ -9,6 +9,7 @@ import {
   testCertificates,
   type TestEdge,
 } from "../../support/tls-edge.ts";
+import { waitFor } from "../../support/wait-for.ts";
 
 const OK = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 let certificates: TestCertificates;
@@ -84,7 +85,7 @@ test("one whose answer was not wholly read serves nobody else", async () => {
   stream.on("error", () => undefined);
   await new Promise((resolve) => stream.once("data", resolve));
   stream.close(8);
-  await vi.waitFor(() => expect(sockets[0]?.destroyed || sockets[0]?.readableEnded).toBe(true));
+  await waitFor(() => expect(sockets[0]?.destroyed || sockets[0]?.readableEnded).toBe(true));
   answer = plain;
   expect((await requestH2(session, {})).body).toBe("ok");
   expect(sockets).toHaveLength(2);
@@ -154,7 +155,7 @@ test("is not read on while the client does not take what has come", async () => 
   await new Promise((resolve) => setTimeout(resolve, 150));
   expect(written).toBeLessThan(30);
   stream.close(8);
-  await vi.waitFor(() => expect(sockets[0]?.destroyed).toBe(true));
+  await waitFor(() => expect(sockets[0]?.destroyed).toBe(true));
 });
 
 test("a request with a body goes another way", async () => {

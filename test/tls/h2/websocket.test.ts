@@ -5,7 +5,7 @@ import { createServer, type IncomingMessage, type Server } from "node:http";
 import type { ClientHttp2Session, ClientHttp2Stream, OutgoingHttpHeaders } from "node:http2";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
-import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { openH2 } from "../../support/h2-client.ts";
 import {
   startEdge,
@@ -13,6 +13,7 @@ import {
   testCertificates,
   type TestEdge,
 } from "../../support/tls-edge.ts";
+import { waitFor } from "../../support/wait-for.ts";
 
 let certificates: TestCertificates;
 let server: Server;
@@ -126,7 +127,7 @@ test("rejects an upstream that answers another handshake", async () => {
   const stream = connect("/liar");
   expect((await answerOf(stream))[":status"]).toBe(502);
   expect(edge.codes).toStrictEqual(["TLS_UPSTREAM_UNREACHABLE"]);
-  await vi.waitFor(() => expect(tunnels[0]?.socket.destroyed).toBe(true));
+  await waitFor(() => expect(tunnels[0]?.socket.destroyed).toBe(true));
 });
 
 test("passes on an answer that is no handshake", async () => {
@@ -141,7 +142,7 @@ test("ends the other side where one breaks off", async () => {
   const left = connect("/");
   await answerOf(left);
   left.close(8);
-  await vi.waitFor(() => expect(tunnels[0]?.socket.destroyed).toBe(true));
+  await waitFor(() => expect(tunnels[0]?.socket.destroyed).toBe(true));
   const cut = connect("/");
   await answerOf(cut);
   tunnels[1]?.socket.destroy();

@@ -2,13 +2,14 @@
 import { once } from "node:events";
 import { createServer, Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
-import { expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import type { FastDecision, UpstreamOutcome } from "../../../tls/index.ts";
 import { createReadBuffers } from "../../../tls/splice/read-buffers.ts";
 import { createUnderWay } from "../../../tls/splice/splicer.ts";
 import { UpstreamSlot } from "../../../tls/splice/upstream-slot.ts";
 import { connectTls, noExtra, readAll, readUntil, upstreamsTo } from "../../support/tls-edge.ts";
 import { closeAfterTest, edgeCertificates, edgeTo, listenOn } from "../../support/tls-edges.ts";
+import { waitFor } from "../../support/wait-for.ts";
 
 const GET = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
 const OK = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -67,7 +68,7 @@ test("a kept connection is not counted any more once it has ended, by whatever",
     slot.keep();
     expect(kept.enter()).toBe(false);
     end(sockets[0]);
-    await vi.waitFor(() => expect(kept.enter()).toBe(true), { interval: 5 });
+    await waitFor(() => expect(kept.enter()).toBe(true), { interval: 5 });
     // Nor given back twice.
     slot.destroy();
     expect(kept.enter()).toBe(false);
@@ -104,7 +105,7 @@ test.each(["the fast path", "the general path"])(
       client.pause();
     }
     // By their own limit, not by the upstream's.
-    await vi.waitFor(() => expect(closed).toHaveLength(8), { timeout: 5_000 });
+    await waitFor(() => expect(closed).toHaveLength(8), { timeout: 5_000 });
     expect(edge.codes).toStrictEqual([]);
     expect(events).toStrictEqual([]);
     for (const { outcomes, underWay } of upstreams.all) {
@@ -148,7 +149,7 @@ test("a client that leaves before the decision is told of as gone, not waited fo
   await once(socket, "close");
   const onOutcome = (outcome: UpstreamOutcome): void => void outcomes.push(outcome);
   decided.resolve({ kind: "forward", extra: { ...noExtra, onOutcome } });
-  await vi.waitFor(() => expect(outcomes).toStrictEqual(["gone"]));
+  await waitFor(() => expect(outcomes).toStrictEqual(["gone"]));
   expect(sockets).toHaveLength(0);
 });
 

@@ -10,9 +10,10 @@ import { createServer, type Server } from "node:http";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parseRequestHead, type RequestHead } from "../../../tls/splice/request-head.ts";
 import { HOSTILE, PLAIN } from "./hostile-heads.ts";
+import { waitFor } from "../../support/wait-for.ts";
 
 const LIMITS = { maxHeaderBytes: 16_384, maxHeaders: 100 };
 const NGINX = "/usr/sbin/nginx";
@@ -73,7 +74,7 @@ beforeAll(async () => {
   if (!existsSync(NGINX)) return;
   writeFileSync(join(dir, "nginx.conf"), nginxConfig(dir));
   nginx = spawn(NGINX, ["-c", join(dir, "nginx.conf"), "-p", dir], { stdio: "ignore" });
-  await vi.waitFor(() => expect(existsSync(join(dir, "nginx.sock"))).toBe(true));
+  await waitFor(() => expect(existsSync(join(dir, "nginx.sock"))).toBe(true));
 });
 afterAll(async () => {
   node.close();
