@@ -7,6 +7,10 @@ import { StileError } from "./errors.ts";
 
 const HEX = /^(?:[0-9a-f]{2})*$/i;
 const BASE64URL_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+const BASE64URL_CODES: Uint8Array = Uint8Array.from(BASE64URL_ALPHABET, (letter) =>
+  letter.charCodeAt(0),
+);
+const asciiDecoder = new TextDecoder();
 /** Value of each ASCII letter, or 0xff where it is not in the alphabet. */
 const BASE64URL_VALUES: Uint8Array = Uint8Array.from({ length: 128 }, (_, code) => {
   const value = BASE64URL_ALPHABET.indexOf(String.fromCharCode(code));
@@ -37,13 +41,16 @@ export function decodeHex(text: string, field = "hex"): Uint8Array<ArrayBuffer> 
 export type Base64UrlPadding = "padded" | "unpadded";
 
 export function encodeBase64Url(bytes: Uint8Array, padding: Base64UrlPadding = "unpadded"): string {
-  let text = "";
-  for (let i = 0; i < bytes.length; i += 3) {
-    const [a = 0, b = 0, c = 0] = bytes.subarray(i, i + 3);
-    const group = (a << 16) | (b << 8) | c;
-    const letters = Math.min(bytes.length - i, 3) + 1;
-    for (let j = 0; j < letters; j += 1) text += BASE64URL_ALPHABET[(group >> (18 - 6 * j)) & 0x3f];
+  const codes = new Uint8Array(Math.ceil((bytes.length * 4) / 3));
+  // Four letters for three bytes; what stands behind the last one falls off the end of the array.
+  for (let i = 0, at = 0; i < bytes.length; i += 3, at += 4) {
+    const [a, b, c] = [bytes[i] ?? 0, bytes[i + 1] ?? 0, bytes[i + 2] ?? 0];
+    codes[at] = BASE64URL_CODES[a >> 2] ?? 0;
+    codes[at + 1] = BASE64URL_CODES[((a << 4) | (b >> 4)) & 0x3f] ?? 0;
+    codes[at + 2] = BASE64URL_CODES[((b << 2) | (c >> 6)) & 0x3f] ?? 0;
+    codes[at + 3] = BASE64URL_CODES[c & 0x3f] ?? 0;
   }
+  const text = asciiDecoder.decode(codes);
   return padding === "padded" ? text.padEnd(Math.ceil(text.length / 4) * 4, "=") : text;
 }
 

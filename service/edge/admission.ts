@@ -99,6 +99,8 @@ function createClearanceCheck({
 export function createAdmission(options: AdmissionOptions): Admission {
   const { metrics } = options;
   const cleared = createClearanceCheck(options);
+  // One for all: with whom nothing came, there is nothing to trace.
+  const required = new StileError("SERVICE_TOKEN_REQUIRED", "a token is required");
 
   async function redeem(
     request: AdmissionRequest,
@@ -144,7 +146,7 @@ export function createAdmission(options: AdmissionOptions): Admission {
         return challenge(request, error);
       }
       if (presented !== undefined) return redeem(request, presented);
-      return challenge(request, new StileError("SERVICE_TOKEN_REQUIRED", "a token is required"));
+      return challenge(request, required);
     },
   };
 }
