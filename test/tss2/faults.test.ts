@@ -134,7 +134,7 @@ describe("a TPM that breaks off", () => {
 });
 
 describe("memory", () => {
-  it("stays flat over 5,000 calls", async () => {
+  it("stays flat over 12,000 calls", async () => {
     setFlagsFromString("--expose-gc");
     const collect: unknown = runInNewContext("gc");
     if (typeof collect !== "function") throw new TypeError("no gc");
@@ -147,12 +147,12 @@ describe("memory", () => {
     };
     let resident = await calls(2_000);
     const growths: number[] = [];
-    for (let round = 0; round < 3; round += 1) {
+    for (let round = 0; round < 6; round += 1) {
       const before = resident;
       resident = await calls(1_700);
       growths.push(resident - before);
     }
-    // Garbage collection makes some rounds grow; a leak of the TPMS_CAPABILITY_DATA of each call
+    // Garbage collection and compilers make some rounds grow; a leak of the TPMS_CAPABILITY_DATA of each call
     // (measured: 1 KiB) makes all of them.
     expect(Math.min(...growths)).toBeLessThan(800_000);
     await direct.close();
