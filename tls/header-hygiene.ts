@@ -131,26 +131,25 @@ export type RawHeaders = readonly string[];
  */
 export function requestHeadersToForward(raw: RawHeaders, remove: readonly string[]): string[] {
   const dropped = connectionOptions(raw);
-  const kept: string[] = [];
-  for (let i = 0; i + 1 < raw.length; i += 2) {
-    const name = raw[i] ?? "";
-    const { isRequests, lower } = headerName(name);
-    if (!isRequests || remove.includes(lower) || dropped.has(lower)) continue;
-    kept.push(name, raw[i + 1] ?? "");
-  }
-  return kept;
+  return filterHeaders(
+    raw,
+    ({ isRequests, lower }) => isRequests && !remove.includes(lower) && !dropped.has(lower),
+  );
 }
 
 /** The headers of an answer that go back to the client, in their order and spelling. */
 export function responseHeadersToForward(raw: RawHeaders): string[] {
   const dropped = connectionOptions(raw);
+  // Not hop-by-hop whatever an upstream says (RFC 9110 §7.6.1): the client would not know where the answer ends.
+  const isDropped = (lower: string): boolean => dropped.has(lower) && lower !== "content-length";
+  return filterHeaders(raw, ({ isResponses, lower }) => isResponses && !isDropped(lower));
+}
+
+function filterHeaders(raw: RawHeaders, keep: (name: HeaderName) => boolean): string[] {
   const kept: string[] = [];
   for (let i = 0; i + 1 < raw.length; i += 2) {
-    const name = raw[i] ?? "";
-    const { isResponses, lower } = headerName(name);
-    // Not hop-by-hop whatever an upstream says (RFC 9110 §7.6.1): the client would not know where the answer ends.
-    const isDropped = dropped.has(lower) && lower !== "content-length";
-    if (isResponses && !isDropped) kept.push(name, raw[i + 1] ?? "");
+    const [name, value] = [raw[i] ?? "", raw[i + 1] ?? ""];
+    if (keep(headerName(name))) kept.push(name, value);
   }
   return kept;
 }

@@ -7,7 +7,8 @@ import { Transform } from "node:stream";
 import { StileError } from "../wire/index.ts";
 import { requestTrailers } from "./trailers.ts";
 
-const BODYLESS_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "DELETE"]);
+/** Without a body their length need not be said (RFC 9110 §8.6). */
+export const BODYLESS_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "DELETE"]);
 
 /** What a request says of its body. */
 export type RequestBody =

@@ -45,7 +45,8 @@ export type AdmissionDecision =
       readonly wwwAuthenticate: string;
     };
 
-type Admitted = Extract<AdmissionDecision, { readonly kind: "admitted" }>;
+export type Admitted = Extract<AdmissionDecision, { readonly kind: "admitted" }>;
+export type Challenged = Extract<AdmissionDecision, { readonly kind: "challenged" }>;
 /** What a clearance is looked for in. */
 type Cleared = Pick<AdmissionRequest, "host" | "cookie">;
 

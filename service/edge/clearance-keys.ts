@@ -11,7 +11,7 @@ import {
 } from "../../tokens/index.ts";
 import { encodeHex, StileError } from "../../wire/index.ts";
 import type { EdgeConfig } from "../config/index.ts";
-import { createIssuerKeys, type GeneratedKey } from "../keys/issuer-keys.ts";
+import { createIssuerKeys, type GeneratedKey, instant } from "../keys/issuer-keys.ts";
 import type { Keystore } from "../keystore/index.ts";
 import { errorFields, type Log } from "../log.ts";
 import type { Metrics } from "../metrics.ts";
@@ -205,7 +205,6 @@ function viewOf(
   keyring: ClearanceKeyring,
   nowMs: number,
 ): ClearanceKeyView {
-  const instant = (ms: number): string => new Date(ms).toISOString();
   return {
     kid,
     state: keyStateAt(record, nowMs),

@@ -18,7 +18,7 @@ import type { Log } from "../log.ts";
 import { type Problem, problemOf } from "../problems.ts";
 import type { RenderedPage } from "../web/page.ts";
 import type { Adaptive } from "./adaptive/adaptive.ts";
-import type { AdmissionDecision, AdmissionRequest } from "./admission.ts";
+import type { AdmissionDecision, AdmissionRequest, Admitted, Challenged } from "./admission.ts";
 import type { Cors } from "./cors.ts";
 import type { Gate } from "./gate.ts";
 import { notedProblem } from "./handler.ts";
@@ -50,8 +50,6 @@ export interface EdgeFastPathOptions {
   readonly clients?: Clients | undefined;
 }
 
-type Admitted = Extract<AdmissionDecision, { kind: "admitted" }>;
-type Challenged = Extract<AdmissionDecision, { kind: "challenged" }>;
 type HeaderList = ForwardExtra["responseHeaders"];
 
 const OTHER = { kind: "other" } as const;

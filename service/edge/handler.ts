@@ -15,7 +15,7 @@ import type { Clients } from "../client-certificates.ts";
 import { errorFields, type Log } from "../log.ts";
 import { type Problem, problemOf } from "../problems.ts";
 import type { Adaptive } from "./adaptive/adaptive.ts";
-import type { AdmissionDecision } from "./admission.ts";
+import type { AdmissionDecision, Challenged } from "./admission.ts";
 import type { Cors } from "./cors.ts";
 import type { Gate } from "./gate.ts";
 import { normalHost } from "./host.ts";
@@ -33,8 +33,6 @@ import {
 } from "./request-facts.ts";
 import type { Agents } from "./signatures/agents.ts";
 import type { TrustedProxies } from "./trusted-proxies.ts";
-
-type Challenged = Extract<AdmissionDecision, { kind: "challenged" }>;
 
 export interface EdgeOptions {
   readonly hosts: readonly string[];

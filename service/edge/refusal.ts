@@ -4,8 +4,7 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
-import { writeUpgradeHead } from "../../tls/index.ts";
-import { closeSoon } from "../../tls/index.ts";
+import { closeSoon, writeUpgradeHead } from "../../tls/index.ts";
 import { type Problem, PROBLEM_MEDIA_TYPE } from "../problems.ts";
 import type { RenderedPage } from "../web/page.ts";
 

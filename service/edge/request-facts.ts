@@ -4,7 +4,7 @@ import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
 import { type ForwardExtra, type RequestHead, tlsExporter } from "../../tls/index.ts";
 import type { KnownClient } from "../client-certificates.ts";
-import type { AdmissionDecision, AdmissionRequest } from "./admission.ts";
+import type { AdmissionRequest, Admitted } from "./admission.ts";
 import { credentialsForUpstream } from "./credentials.ts";
 import { networkOf } from "./host.ts";
 import type { JudgedRequest } from "./rules.ts";
@@ -26,8 +26,6 @@ export interface RequestFacts {
   /** Clients share a proxy's connection: it says nothing about any of them. */
   readonly isProxied: boolean;
 }
-
-type Admitted = Extract<AdmissionDecision, { kind: "admitted" }>;
 
 /** Prefixes and paths that Stile answers itself, whatever the host. */
 const OWN_PREFIXES = ["/.stile/", "/attest/"] as const;

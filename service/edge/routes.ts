@@ -13,15 +13,12 @@ import { sendProblem } from "../http/app.ts";
 import { problemOf } from "../problems.ts";
 import type { RenderedPage } from "../web/page.ts";
 import type { AuthorizeHeaders } from "../config/index.ts";
-import type { Admission, AdmissionDecision } from "./admission.ts";
+import type { Admission, Admitted, Challenged } from "./admission.ts";
 import { credentialsForUpstream } from "./credentials.ts";
 import { networkOf, normalHost } from "./host.ts";
 import { AUTHORIZE_PATH, isQuestion } from "./question.ts";
 import { type PageFor, refusalBody } from "./refusal.ts";
 import type { TrustedProxies } from "./trusted-proxies.ts";
-
-type Admitted = Extract<AdmissionDecision, { kind: "admitted" }>;
-type Challenged = Extract<AdmissionDecision, { kind: "challenged" }>;
 
 export interface EdgeRoutesOptions {
   readonly admission: Admission;

@@ -322,6 +322,7 @@ export function viewOfKey(record: IssuerKeyRecord, nowMs: number): IssuerKeyView
   };
 }
 
-function instant(ms: number): string {
+/** As operators read it. @param ms Unix milliseconds */
+export function instant(ms: number): string {
   return new Date(ms).toISOString();
 }

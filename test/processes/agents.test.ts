@@ -5,9 +5,7 @@ import { join } from "node:path";
 import { expect, it, onTestFinished } from "vitest";
 import { exchange, type ExchangeAnswer } from "../../service/agent/exchange.ts";
 import { startDemoUpstream } from "../../service/dev/demo-upstream.ts";
-import { prepareDevelopment } from "../../service/dev/development.ts";
-import { freePort } from "../support/free-port.ts";
-import { openKeeper, openWorker } from "../support/keeper-and-workers.ts";
+import { openKeeper, openWorker, prepareService } from "../support/keeper-and-workers.ts";
 import { problemIn } from "../support/sidecar.ts";
 import { newAgentKeys, signedHeaders } from "../support/signing-agent.ts";
 
@@ -33,23 +31,14 @@ async function startService(): Promise<Service> {
   onTestFinished(() => upstream.stop());
   const jwksFile = join(dir, "crawler.json");
   writeFileSync(jwksFile, keys.jwks);
-  const port = await freePort();
   const agent = { name: "crawler", jwksFile, components: ["@method"], maxAgeSeconds: 300 };
-  const { caFile, config } = await prepareDevelopment({
-    dir,
-    port,
-    operatorListen: `unix:${join(dir, "operator.sock")}`,
-    upstream: upstream.url,
-    logLevel: "silent",
-    clock: Date.now,
-    overrides: {
-      edge: {
-        agents: [{ ...agent, nonce: "optional" }],
-        rules: [
-          { name: "crawlers", action: "open", agents: ["crawler"], paths: ["/signed"] },
-          { name: "rest", action: "open", paths: ["/signed/for-all"] },
-        ],
-      },
+  const { caFile, config, port } = await prepareService(dir, upstream.url, {
+    edge: {
+      agents: [{ ...agent, nonce: "optional" }],
+      rules: [
+        { name: "crawlers", action: "open", agents: ["crawler"], paths: ["/signed"] },
+        { name: "rest", action: "open", paths: ["/signed/for-all"] },
+      ],
     },
   });
   const processes = { ...config.processes, workers: WORKERS, keeperWaitSeconds: 1 };

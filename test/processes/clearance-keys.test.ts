@@ -9,7 +9,6 @@ import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { exchange, type ExchangeAnswer } from "../../service/agent/exchange.ts";
 import { clearanceKeyCommand } from "../../service/cli/clearance-key.ts";
 import { startDemoUpstream } from "../../service/dev/demo-upstream.ts";
-import { prepareDevelopment } from "../../service/dev/development.ts";
 import { startKeeper } from "../../service/processes/keeper.ts";
 import {
   createFrameReader,
@@ -18,7 +17,7 @@ import {
   FRAME,
 } from "../../service/processes/link-frames.ts";
 import { parseWwwAuthenticate } from "../../tokens/index.ts";
-import { freePort } from "../support/free-port.ts";
+import { prepareService } from "../support/keeper-and-workers.ts";
 import { openMint } from "../support/mint.ts";
 import { prepareServe, startServe } from "../support/serve-child.ts";
 
@@ -66,14 +65,7 @@ describe("workers", { timeout: 180_000 }, () => {
     onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
     const linkKey = "ab".repeat(32);
     const operator = join(dir, "operator.sock");
-    const { config } = await prepareDevelopment({
-      dir,
-      port: await freePort(),
-      operatorListen: `unix:${operator}`,
-      upstream: "http://127.0.0.1:9",
-      logLevel: "silent",
-      clock: Date.now,
-    });
+    const { config } = await prepareService(dir, "http://127.0.0.1:9");
     const log = { write: () => undefined, flush: () => undefined };
     const keeper = await startKeeper(config, { clock: Date.now, log, linkKey });
     onTestFinished(() => keeper.leave(0));

@@ -8,9 +8,8 @@ import { connect as connectTls } from "node:tls";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { exchange } from "../../service/agent/exchange.ts";
 import { startDemoUpstream } from "../../service/dev/demo-upstream.ts";
-import { type DevelopmentOverrides, prepareDevelopment } from "../../service/dev/development.ts";
-import { freePort } from "../support/free-port.ts";
-import { openKeeper, openWorker } from "../support/keeper-and-workers.ts";
+import type { DevelopmentOverrides } from "../../service/dev/development.ts";
+import { openKeeper, openWorker, prepareService } from "../support/keeper-and-workers.ts";
 
 const WORKERS = 2;
 
@@ -25,16 +24,7 @@ async function startService(overrides: DevelopmentOverrides): Promise<Service> {
   onTestFinished(() => rmSync(dir, { recursive: true }));
   const upstream = await startDemoUpstream();
   onTestFinished(() => upstream.stop());
-  const port = await freePort();
-  const { caFile, config } = await prepareDevelopment({
-    dir,
-    port,
-    operatorListen: `unix:${join(dir, "operator.sock")}`,
-    upstream: upstream.url,
-    logLevel: "silent",
-    clock: Date.now,
-    overrides,
-  });
+  const { caFile, config, port } = await prepareService(dir, upstream.url, overrides);
   const several = { ...config, processes: { ...config.processes, workers: WORKERS } };
   await openKeeper(several);
   const ports: number[] = [];

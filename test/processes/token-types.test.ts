@@ -6,7 +6,6 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { exchange, type ExchangeAnswer } from "../../service/agent/exchange.ts";
 import { type DemoUpstream, startDemoUpstream } from "../../service/dev/demo-upstream.ts";
-import { prepareDevelopment } from "../../service/dev/development.ts";
 import {
   encodeExtensions,
   encodeTokenRequest,
@@ -16,8 +15,7 @@ import {
   parseWwwAuthenticate,
 } from "../../tokens/index.ts";
 import { type AttestedDevice, openAttestedDevice } from "../support/attested-device.ts";
-import { freePort } from "../support/free-port.ts";
-import { openKeeper, openWorker } from "../support/keeper-and-workers.ts";
+import { openKeeper, openWorker, prepareService } from "../support/keeper-and-workers.ts";
 import { storeMetadataKey } from "../support/metadata-key.ts";
 import { blindedFor, tokenOf } from "../support/private-token.ts";
 import { sharedMissing } from "../support/shared.ts";
@@ -43,31 +41,22 @@ beforeAll(async () => {
   const passphrase = Buffer.from(randomBytes(32).toString("base64url"));
   writeFileSync(join(dir, "passphrase"), passphrase);
   if (!sharedMissing) await storeMetadataKey(join(dir, "state"), passphrase);
-  const port = await freePort();
-  const development = await prepareDevelopment({
-    dir,
-    port,
-    operatorListen: `unix:${join(dir, "operator.sock")}`,
-    upstream: upstream.url,
-    logLevel: "silent",
-    clock: Date.now,
-    overrides: {
-      edge: { clearanceSeconds: 0, redemptionContext: "none" },
-      issuer: {
-        workers: 1,
-        tokenTypes: sharedMissing ? [5, 1, 2] : [5, 1, 2, METADATA],
-        ...(sharedMissing
-          ? {}
-          : {
-              publicMetadata: { expirationPrecisionSeconds: DAY, maxLifetimeSeconds: 2 * DAY },
-            }),
-      },
-      limits: { requestsPerMinute: 10_000, drainSeconds: 1 },
+  const development = await prepareService(dir, upstream.url, {
+    edge: { clearanceSeconds: 0, redemptionContext: "none" },
+    issuer: {
+      workers: 1,
+      tokenTypes: sharedMissing ? [5, 1, 2] : [5, 1, 2, METADATA],
+      ...(sharedMissing
+        ? {}
+        : {
+            publicMetadata: { expirationPrecisionSeconds: DAY, maxLifetimeSeconds: 2 * DAY },
+          }),
     },
+    limits: { requestsPerMinute: 10_000, drainSeconds: 1 },
   });
   ca = readFileSync(development.caFile, "utf8");
+  const { config: prepared, port } = development;
   host = `localhost:${port}`;
-  const { config: prepared } = development;
   const config = { ...prepared, processes: { ...prepared.processes, workers: 2 } };
   const onEnd = (end: () => Promise<void> | void): void => void ends.unshift(end);
   await openKeeper(config, onEnd);

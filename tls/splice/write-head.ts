@@ -4,14 +4,13 @@
  */
 import { type ForwardedHeader, forwardedHeadersOf } from "../forwarded-headers.ts";
 import { lowerName, requestHeadersToForward, responseHeadersToForward } from "../header-hygiene.ts";
+import { BODYLESS_METHODS } from "../request-body.ts";
 import type { RequestHead } from "./request-head.ts";
 import type { ResponseHead } from "./response-head.ts";
 import type { LocalAnswer } from "./splicer.ts";
 
 type Headers = readonly (readonly [name: string, value: string])[];
 
-/** Without a body their length need not be said (RFC 9110 §8.6). */
-const BODYLESS_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "DELETE"]);
 /** Of what the caller adds; the rest was read by strict parsers. */
 // oxlint-disable-next-line no-control-regex -- control characters are what it looks for
 const UNSAFE = /[\u0000-\u0008\u000a-\u001f\u007f]|[^\u0000-\u00ff]/;

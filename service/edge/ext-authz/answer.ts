@@ -8,7 +8,7 @@ import { StileError } from "../../../wire/index.ts";
 import type { Log } from "../../log.ts";
 import { type Problem, problemOf } from "../../problems.ts";
 import type { RenderedPage } from "../../web/page.ts";
-import type { Admission, AdmissionDecision } from "../admission.ts";
+import type { Admission, AdmissionDecision, Admitted } from "../admission.ts";
 import { credentialsForUpstream } from "../credentials.ts";
 import { notedProblem } from "../handler.ts";
 import { networkOf, normalHost } from "../host.ts";
@@ -21,8 +21,6 @@ import {
   readCheckRequest,
   RPC_CODE,
 } from "./messages.ts";
-
-type Admitted = Extract<AdmissionDecision, { kind: "admitted" }>;
 
 export interface AnswerOptions {
   readonly admission: Admission;
