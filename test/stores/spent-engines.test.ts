@@ -1,8 +1,8 @@
 /** The contract of the spent store, the same for every engine, on real servers. */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import type { SpendOutcome, SpentStore } from "../../tokens/index.ts";
+import { describe, expect, it } from "vitest";
+import type { SpendOutcome } from "../../tokens/index.ts";
 import { codeOfAsync } from "../support/reject.ts";
-import { type Engine, ENGINES, type RunningEngine } from "./support/engines.ts";
+import { type Engine, ENGINES, useEngine } from "./support/engines.ts";
 import { identifier } from "./support/nonces.ts";
 
 let epochs = 0;
@@ -11,24 +11,9 @@ const newEpoch = (): Uint8Array => identifier("epoch", (epochs += 1));
 const binding = identifier("binding");
 const nonceOf = (index: number): Uint8Array => identifier("nonce", index);
 
-describe.each(ENGINES)("the spent store on $name", ({ isMissing, isShared, start }: Engine) => {
-  let engine: RunningEngine;
-  const open: SpentStore[] = [];
-  const openStore = async (edge?: string): Promise<SpentStore> => {
-    const store = await engine.open(edge);
-    open.push(store);
-    return store;
-  };
-  const closeAll = async (): Promise<void> => {
-    for (const store of open.splice(0)) await store.close();
-  };
-  beforeAll(async () => {
-    if (!isMissing) engine = await start();
-  }, 30_000);
-  afterEach(closeAll);
-  afterAll(async () => {
-    if (!isMissing) await engine.stop();
-  });
+describe.each(ENGINES)("the spent store on $name", (kind: Engine) => {
+  const { isMissing, isShared } = kind;
+  const { closeAll, open: openStore, running } = useEngine(kind);
 
   it.skipIf(isMissing)("answers fresh once for each of many spends with duplicates", async () => {
     const store = await openStore();
@@ -161,11 +146,11 @@ describe.each(ENGINES)("the spent store on $name", ({ isMissing, isShared, start
           for (let i = 0; i < 20; i += 1) await spend(round * 10_000 + lane * 100 + i);
         });
         await new Promise((resolve) => setTimeout(resolve, 10 + round * 15));
-        await engine.server?.kill();
+        await running().server?.kill();
         await Promise.all(storm);
         const down = { tokenKeyId, nonce: nonceOf(90_000 + round), atMs: 1 };
         expect(await codeOfAsync(() => store.spend(down))).toBe("TOKEN_STORE_UNAVAILABLE");
-        await engine.server?.start();
+        await running().server?.start();
         await expect
           .poll(() => codeOfAsync(() => store.spend(down)), { timeout: 10_000 })
           .toBe("nothing was thrown");

@@ -1,8 +1,8 @@
 /** How the epochs of the spent store end, the same for every engine, on real servers and by their clocks. */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import type { SpendOutcome, SpentStore } from "../../tokens/index.ts";
 import { codeOfAsync } from "../support/reject.ts";
-import { type Engine, ENGINES, type EpochOptions, type RunningEngine } from "./support/engines.ts";
+import { type Engine, ENGINES, type EpochOptions, useEngine } from "./support/engines.ts";
 import { identifier } from "./support/nonces.ts";
 
 let epochs = 0;
@@ -12,31 +12,18 @@ const HOUR_MS = 3_600_000;
 /** Epochs end when they are past, so that a test need not wait. */
 const AT_ONCE: EpochOptions = { graceMs: 0, settleMs: 0 };
 
-describe.each(ENGINES)("epochs on $name", ({ isMissing, isShared, start }: Engine) => {
-  let engine: RunningEngine;
-  const open: SpentStore[] = [];
+describe.each(ENGINES)("epochs on $name", (kind: Engine) => {
+  const { isMissing, isShared } = kind;
+  const { closeAll, open, running } = useEngine(kind);
   /** Two edges; of the embedded engine, the same one twice. */
   const openEdges = async (
     options: EpochOptions = AT_ONCE,
     others: EpochOptions = options,
   ): Promise<[SpentStore, SpentStore]> => {
-    const a = await engine.open("a", options);
-    open.push(a);
+    const a = await open("a", options);
     if (!isShared) return [a, a];
-    const b = await engine.open("b", others);
-    open.push(b);
-    return [a, b];
+    return [a, await open("b", others)];
   };
-  const closeAll = async (): Promise<void> => {
-    for (const store of open.splice(0)) await store.close();
-  };
-  beforeAll(async () => {
-    if (!isMissing) engine = await start();
-  }, 30_000);
-  afterEach(closeAll);
-  afterAll(async () => {
-    if (!isMissing) await engine.stop();
-  });
 
   const spend = (store: SpentStore, tokenKeyId: Uint8Array, index = 0): Promise<SpendOutcome> =>
     store.spend({ tokenKeyId, nonce: nonceOf(index), atMs: 1 });
@@ -161,9 +148,9 @@ describe.each(ENGINES)("epochs on $name", ({ isMissing, isShared, start }: Engin
       expect(fresh.size).toBe(200);
       const dropping = a.dropEpoch(tokenKeyId).catch(() => undefined);
       await new Promise((resolve) => setTimeout(resolve, 5));
-      await engine.server?.kill();
+      await running().server?.kill();
       await dropping;
-      await engine.server?.start();
+      await running().server?.start();
       const spendAgain = (i: number): Promise<string> =>
         spend(b, tokenKeyId, i).then(
           ({ outcome }) => outcome,

@@ -9,6 +9,7 @@ import { parseBlindRsaTokenKey } from "../structures/token-key.ts";
 import { parseTokenResponse } from "../structures/token-request.ts";
 import { NONCE_BYTES, TOKEN_TYPE_PARTIALLY_BLIND_RSA } from "../structures/token-types.ts";
 import { encodeAuthenticatorInput, encodeToken } from "../structures/token.ts";
+import { checkIssued } from "./refusals.ts";
 import type { PendingIssuance } from "./token-client.ts";
 
 /**
@@ -36,11 +37,10 @@ export async function requestWithMetadata(
     mediaType: MEDIA_TYPE_TOKEN_REQUEST,
     accept: MEDIA_TYPE_TOKEN_RESPONSE,
     body: encodeExtendedTokenRequest(request, extensions),
-    async finalize({ body, mediaType, status }) {
-      if (status !== 200 || mediaType !== MEDIA_TYPE_TOKEN_RESPONSE) {
-        throw new StileError("TOKEN_ISSUANCE_REFUSED", `the issuer answered with status ${status}`);
-      }
-      const authenticator = blinded.finalize(parseTokenResponse(body, tokenType).response);
+    async finalize(issued) {
+      checkIssued(issued, MEDIA_TYPE_TOKEN_RESPONSE);
+      const { response } = parseTokenResponse(issued.body, tokenType);
+      const authenticator = blinded.finalize(response);
       if (authenticator !== undefined) return [encodeToken({ ...input, authenticator })];
       const signed = "the blind signature does not verify under the token key and the extensions";
       throw new StileError("TOKEN_AUTHENTICATOR_INVALID", signed);

@@ -4,7 +4,7 @@
  * proof says that they were made with the key that everyone has: an issuer that used another could follow them.
  * For origins that are their own issuer, which alone can verify such tokens. It sends nothing.
  */
-import { concatBytes, isStileError, StileError } from "../../wire/index.ts";
+import { concatBytes, StileError } from "../../wire/index.ts";
 import {
   encodeAmortizedBatchTokenRequest,
   parseAmortizedBatchTokenResponse,
@@ -22,6 +22,7 @@ import { NONCE_BYTES } from "../structures/token-types.ts";
 import { encodeAuthenticatorInput } from "../structures/token.ts";
 import { type BlindedInput, createVoprfClient, type VoprfClient } from "../voprf/client.ts";
 import { isVoprfTokenType, type VoprfTokenType } from "../voprf/group.ts";
+import { checkIssued, refusing } from "./refusals.ts";
 import type {
   IssuanceResponse,
   PendingIssuance,
@@ -94,10 +95,7 @@ function pendingIssuance(asked: Asked): PendingIssuance {
     accept,
     body,
     async finalize(response) {
-      if (response.status !== 200 || response.mediaType !== accept) {
-        const message = `the issuer answered with status ${response.status}`;
-        throw new StileError("TOKEN_ISSUANCE_REFUSED", message);
-      }
+      checkIssued(response, accept);
       return finalizeAll(asked, responseBytes(asked, response, isBatch));
     },
   };
@@ -134,12 +132,7 @@ function finalizeAll(asked: Asked, response: Uint8Array): readonly Uint8Array[] 
 
 /** @throws `TOKEN_CHALLENGE_INVALID` */
 function typeOf(challenge: Uint8Array): VoprfTokenType {
-  try {
-    const { tokenType } = parseTokenChallenge(challenge);
-    if (isVoprfTokenType(tokenType)) return tokenType;
-  } catch (cause) {
-    if (!isStileError(cause)) throw cause;
-    throw new StileError("TOKEN_CHALLENGE_INVALID", cause.message, { cause });
-  }
+  const { tokenType } = refusing(() => parseTokenChallenge(challenge));
+  if (isVoprfTokenType(tokenType)) return tokenType;
   throw new StileError("TOKEN_CHALLENGE_INVALID", "token_type: expected a private token type");
 }

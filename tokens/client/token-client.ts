@@ -6,7 +6,7 @@
  * It sends nothing: the caller posts `body` and hands the response in.
  */
 import { publicVerif, TokenChallenge as LibraryTokenChallenge } from "@cloudflare/privacypass-ts";
-import { constantTimeEqual, isStileError, StileError } from "../../wire/index.ts";
+import { constantTimeEqual, StileError } from "../../wire/index.ts";
 import {
   DEFAULT_BATCH_LIMITS,
   encodeGenericBatchTokenRequest,
@@ -30,6 +30,7 @@ import {
 } from "../structures/token-request.ts";
 import { TOKEN_TYPE_BLIND_RSA, TOKEN_TYPE_PARTIALLY_BLIND_RSA } from "../structures/token-types.ts";
 import { requestWithMetadata } from "./metadata-request.ts";
+import { checkIssued, refusing, refusingAsync } from "./refusals.ts";
 
 export interface TokenClientRequest {
   /** The encoded TokenChallenge as the origin sent it. */
@@ -114,11 +115,9 @@ function pendingIssuance(blinded: readonly Blinded[]): PendingIssuance {
     mediaType: isBatch ? MEDIA_TYPE_GENERIC_BATCH_REQUEST : MEDIA_TYPE_TOKEN_REQUEST,
     accept,
     body: isBatch ? encodeGenericBatchTokenRequest(requests) : encodeTokenRequest(single),
-    async finalize({ status, mediaType, body }) {
-      const isStatusOk = status === 200 || (isBatch && status === 206);
-      if (!isStatusOk || mediaType !== accept) {
-        throw new StileError("TOKEN_ISSUANCE_REFUSED", `the issuer answered with status ${status}`);
-      }
+    async finalize(response) {
+      checkIssued(response, accept, isBatch ? [200, 206] : [200]);
+      const { body } = response;
       const responses = isBatch
         ? parseGenericBatchTokenResponse(body, DEFAULT_BATCH_LIMITS)
         : [parseTokenResponse(body, single.tokenType)];
@@ -192,25 +191,4 @@ function checkedTokenKey(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   const tokenKey = Uint8Array.from(bytes);
   refusing(() => parseBlindRsaTokenKey(tokenKey));
   return tokenKey;
-}
-
-function refusing<T>(parse: () => T): T {
-  try {
-    return parse();
-  } catch (cause) {
-    throw malformed(cause);
-  }
-}
-
-async function refusingAsync<T>(parse: () => Promise<T>): Promise<T> {
-  try {
-    return await parse();
-  } catch (cause) {
-    throw malformed(cause);
-  }
-}
-
-function malformed(cause: unknown): unknown {
-  if (!isStileError(cause) || cause.code === "TOKEN_METADATA_REFUSED") return cause;
-  return new StileError("TOKEN_CHALLENGE_INVALID", cause.message, { cause });
 }

@@ -12,6 +12,7 @@ import {
   openSpentValkeyStore,
   type SpentValkeyOptions,
 } from "../../../service/stores/spent-valkey.ts";
+import { afterAll, afterEach, beforeAll } from "vitest";
 import type { SpentStore } from "../../../tokens/index.ts";
 import {
   type DatabaseServer,
@@ -43,6 +44,40 @@ export interface Engine {
   readonly isMissing: boolean;
   readonly isShared: boolean;
   readonly start: () => Promise<RunningEngine>;
+}
+
+export interface EngineInUse {
+  readonly running: () => RunningEngine;
+  /** Closed behind the test. */
+  readonly open: RunningEngine["open"];
+  readonly closeAll: () => Promise<void>;
+}
+
+/** Runs one for the tests of a suite; not where it is missing. */
+export function useEngine({ isMissing, start }: Engine): EngineInUse {
+  let engine: RunningEngine | undefined;
+  const opened: SpentStore[] = [];
+  const running = (): RunningEngine => {
+    if (engine === undefined) throw new Error("the engine does not run");
+    return engine;
+  };
+  const closeAll = async (): Promise<void> => {
+    for (const store of opened.splice(0)) await store.close();
+  };
+  beforeAll(async () => {
+    if (!isMissing) engine = await start();
+  }, 30_000);
+  afterEach(closeAll);
+  afterAll(() => engine?.stop());
+  return {
+    running,
+    closeAll,
+    open: async (edge, options) => {
+      const store = await running().open(edge, options);
+      opened.push(store);
+      return store;
+    },
+  };
 }
 
 export function valkeyOptions(server: DatabaseServer, identityFile: string): SpentValkeyOptions {
